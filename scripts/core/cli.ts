@@ -1,0 +1,217 @@
+import { Command, CommanderError, Option } from 'commander'
+import { CODES, type Code, Fail, messageOf } from './fail.ts'
+import { interrupt, interrupted } from './interrupt.ts'
+import { colour, log, maskUrls } from './log.ts'
+
+/** One option of a verb, in commander's notation: `--at <time>`. */
+export interface OptionSpec {
+  readonly flags: string
+  /** One line for --help. */
+  readonly help: string
+  readonly default?: string
+  readonly choices?: readonly string[]
+}
+
+/** Options that mean the same in every script; a verb names those that it takes. */
+export type CommonOption = 'file' | 'plan' | 'yes' | 'allow' | 'only'
+
+/** What a verb is called with. */
+export interface Call {
+  /** Positional arguments, in order; optional ones may be missing at the end. */
+  readonly args: readonly string[]
+  /** The verb's own options, by their long name in camelCase. */
+  readonly options: Readonly<Record<string, string | boolean | undefined>>
+  /** `-c FILE`. */
+  readonly file: string
+  /** `a.b=value` arguments, in order. */
+  readonly overrides: readonly string[]
+  /** `--plan`: print, change nothing. */
+  readonly planOnly: boolean
+  /** `--yes`: nobody is asked. */
+  readonly yes: boolean
+  readonly allow: ReadonlySet<string>
+  /** `--only a,b`; undefined is everything. */
+  readonly only: readonly string[] | undefined
+  /** `--json`: progress and chatter are to be left out. */
+  readonly json: boolean
+}
+
+/** What a verb ends with: the same thing for people and for machines. */
+export interface Outcome {
+  /** Printed on stdout, unless `--json`; without a final line break. */
+  readonly text: string
+  /** The `result` of the JSON document. Stable keys, no secrets. */
+  readonly result: unknown
+  /** `false` ends the script with 1: the check says no. */
+  readonly ok?: boolean
+}
+
+/** One thing that a script does. */
+export interface Verb {
+  /** Empty for a script that does one thing only. */
+  readonly name: string
+  /** One line for --help. */
+  readonly summary: string
+  /** Positional arguments in commander's notation: `<name>`, `[file]`, `[names...]`. */
+  readonly args?: readonly string[]
+  readonly options?: readonly OptionSpec[]
+  readonly common?: readonly CommonOption[]
+  /** Ways to fail that --help lists, besides usage. */
+  readonly fails?: readonly Code[]
+  run(call: Call): Promise<Outcome>
+}
+
+/** An executable of `scripts/`. */
+export interface Script {
+  readonly name: string
+  readonly summary: string
+  /** One command that works when pasted. */
+  readonly example: string
+  readonly verbs: readonly Verb[]
+}
+
+/** Where the host file is looked for without `-c`. */
+const DEFAULT_FILE = '/etc/howdah/host.toml'
+
+const COMMON: Readonly<Record<CommonOption | 'json', OptionSpec>> = {
+  file: { flags: '-c, --config <file>', help: 'the host file', default: DEFAULT_FILE },
+  plan: { flags: '-n, --plan', help: 'print what would be done, change nothing' },
+  yes: { flags: '--yes', help: 'do not ask' },
+  allow: { flags: '--allow <hazards>', help: 'hazards that may happen, by name, separated by commas' },
+  only: { flags: '--only <kinds>', help: 'these kinds of things only, separated by commas' },
+  json: { flags: '--json', help: 'print one JSON document' },
+}
+
+const OVERRIDE = /^[a-z_]+(\.[^.=\s]+)+=/
+
+/**
+ * Runs a script's command line to its exit code. The only place that reads `process.argv`, catches,
+ * prints an error, and sets the exit code.
+ */
+export async function main(script: Script): Promise<void> {
+  const argv = process.argv.slice(2)
+  const json = argv.includes('--json')
+  let verbName = ''
+  listenForSignals()
+  try {
+    const { verb, call } = parse(script, argv)
+    verbName = verb.name
+    const outcome = await verb.run(call)
+    interrupted.throwIfAborted()
+    print(script, verb.name, outcome, json)
+  } catch (thrown) {
+    if (thrown instanceof CommanderError && thrown.exitCode === 0) return
+    report(script, verbName, interrupted.aborted ? interrupted.reason : thrown, json)
+  }
+}
+
+function print(script: Script, verb: string, outcome: Outcome, json: boolean): void {
+  const ok = outcome.ok ?? true
+  const document = { format: 1, script: script.name, verb, ok, result: outcome.result }
+  const text = json ? JSON.stringify(document) : outcome.text
+  if (text !== '') process.stdout.write(`${text}\n`)
+  process.exitCode = ok ? 0 : 1
+}
+
+function report(script: Script, verb: string, thrown: unknown, json: boolean): void {
+  const fail = asFail(thrown)
+  process.exitCode = fail.exitCode
+  if (json) {
+    const error = {
+      code: fail.code,
+      message: maskUrls(fail.message),
+      ...(fail.hint && { hint: maskUrls(fail.hint) }),
+    }
+    process.stdout.write(`${JSON.stringify({ format: 1, script: script.name, verb, ok: false, error })}\n`)
+  }
+  log('error', `${script.name}: ${colour('red', 'error', process.stderr)} [${fail.code}] ${fail.message}`)
+  if (fail.hint) log('error', `${script.name}: hint: ${fail.hint}`)
+  if (fail.code === 'bug' && fail.cause instanceof Error) log('error', fail.cause.stack ?? '')
+}
+
+function asFail(thrown: unknown): Fail {
+  if (thrown instanceof Fail) return thrown
+  if (thrown instanceof CommanderError) {
+    const message = thrown.message.replace(/^error: /, '').replace(/\.?\s*\n.*/s, '')
+    const suggestion = /\(Did you mean .*\)/s.exec(thrown.message)?.[0]
+    return new Fail('usage', message, { hint: suggestion ?? 'Run the same command with --help.' })
+  }
+  return new Fail('bug', messageOf(thrown), { cause: thrown })
+}
+
+function listenForSignals(): void {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    // A second one ends the process at once: the default handler is back.
+    process.once(signal, () =>
+      interrupt(
+        new Fail('interrupted', `ended by ${signal}`, { hint: 'Run the same command again to go on.' }),
+      ),
+    )
+  }
+}
+
+function parse(script: Script, argv: readonly string[]): { verb: Verb; call: Call } {
+  const overrides = argv.filter((argument) => OVERRIDE.test(argument))
+  const rest = argv.filter((argument) => !OVERRIDE.test(argument))
+  let found: { verb: Verb; call: Call } | undefined
+  const program = configure(new Command(script.name), script.summary)
+  for (const verb of script.verbs) {
+    const command = verb.name === '' ? program : configure(program.command(verb.name), verb.summary)
+    describe(command, script, verb)
+    command.action(() => {
+      found = { verb, call: callOf(command, overrides) }
+    })
+  }
+  if (script.verbs.length > 1) program.addHelpText('after', `\nExample:\n  ${script.example}`)
+  program.parse([...rest], { from: 'user' })
+  if (!found) throw new Fail('usage', 'a verb is missing', { hint: `Run: howdah ${script.name} --help` })
+  return found
+}
+
+function configure(command: Command, summary: string): Command {
+  return command
+    .description(summary)
+    .exitOverride()
+    .allowExcessArguments(false)
+    .showSuggestionAfterError(true)
+    .helpCommand(false)
+    .configureOutput({ writeErr: () => {}, writeOut: (text) => void process.stdout.write(text) })
+}
+
+function describe(command: Command, script: Script, verb: Verb): void {
+  for (const argument of verb.args ?? []) command.argument(argument)
+  const common = (verb.common ?? []).map((name) => COMMON[name])
+  for (const spec of [...(verb.options ?? []), ...common, COMMON.json]) {
+    const option = new Option(spec.flags, spec.help)
+    if (spec.default !== undefined) option.default(spec.default)
+    if (spec.choices !== undefined) option.choices(spec.choices)
+    command.addOption(option)
+  }
+  const codes = ['usage', ...(verb.fails ?? [])] as const
+  const rows = codes.map((code) => `  ${String(CODES[code][0]).padEnd(4)}${CODES[code][1]}`)
+  command.addHelpText('after', `\nExit codes:\n  0   done\n  1   the check says no\n${rows.join('\n')}`)
+  if (verb.name === '') command.addHelpText('after', `\nExample:\n  ${script.example}`)
+}
+
+function callOf(command: Command, overrides: readonly string[]): Call {
+  const options = command.opts<Record<string, string | boolean | undefined>>()
+  const list = (name: string) => (options[name] === undefined ? undefined : words(String(options[name])))
+  return {
+    args: command.processedArgs.flat().filter((value): value is string => typeof value === 'string'),
+    options,
+    file: String(options['config'] ?? DEFAULT_FILE),
+    overrides,
+    planOnly: options['plan'] === true,
+    yes: options['yes'] === true,
+    allow: new Set(list('allow')),
+    only: list('only'),
+    json: options['json'] === true,
+  }
+}
+
+function words(text: string): string[] {
+  return text
+    .split(',')
+    .map((word) => word.trim())
+    .filter(Boolean)
+}

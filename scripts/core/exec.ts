@@ -1,0 +1,222 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { Fail } from './fail.ts'
+import { interrupted } from './interrupt.ts'
+
+/** How a program is run. Everything is optional. */
+export interface ExecOptions {
+  /** OS user to run as. Root changes to it by `runuser`; anybody else must be that user already. */
+  readonly as?: string | undefined
+  /** Variables on top of the cleaned environment. Secrets may go here, never into argv. */
+  readonly env?: Readonly<Record<string, string>>
+  /** Hands this process's whole environment on instead of a cleaned one. */
+  readonly keepEnvironment?: boolean
+  /** Ends the program with SIGTERM; the end of this process does so too. */
+  readonly signal?: AbortSignal
+}
+
+/** How a program with small output is run. */
+export interface RunOptions extends ExecOptions {
+  /** Text for its standard input; without it the input is empty. */
+  readonly input?: string
+  /** Default 600. */
+  readonly timeoutSeconds?: number
+  /** Exit codes that are no failure. Default `[0]`. */
+  readonly okCodes?: readonly number[]
+}
+
+/** What a program left behind. */
+export interface RunResult {
+  readonly code: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/**
+ * Runs a program with small output (it is kept in memory) from the folder `/`.
+ * Arguments are passed as they are: no shell of the caller's ever sees them.
+ * @throws {Fail} `command-failed` with the last lines of its standard error as the hint, `not-permitted` when it is not installed
+ */
+export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  const { $ } = await import('zx')
+  const timeoutSeconds = options.timeoutSeconds ?? 600
+  // Shell, prefix and postfix are pinned: zx would take them from ZX_* in the environment and run
+  // ZX_PREFIX before every command.
+  const command = $({
+    shell: '/bin/bash',
+    prefix: 'set -euo pipefail;',
+    postfix: '',
+    cwd: '/',
+    env: environment(options),
+    input: options.input ?? '',
+    signal: ending(options),
+    timeout: `${timeoutSeconds}s`,
+    nothrow: true,
+    quiet: true,
+    verbose: false,
+  })`exec ${[...become(argv, options)]}`
+  const done = await command
+  if (options.signal?.aborted || interrupted.aborted) throw interruption(options)
+  const code = done.exitCode ?? -1
+  if (!(options.okCodes ?? [0]).includes(code)) {
+    throw failure(argv, done.exitCode, done.signal ?? undefined, done.stderr)
+  }
+  return { code, stdout: done.stdout, stderr: done.stderr }
+}
+
+/**
+ * Yields what a program writes to its standard output, then throws if the program failed.
+ *
+ * A crashed producer closes its pipe just as one that is done does, so end of data alone says
+ * nothing. Whoever consumes this gets an error instead of an end, and half a backup can never be
+ * stored as a whole one. With `input` the program is a filter; an error of the input is the error
+ * of the whole. The reader sets the pace: nothing is kept here whatever the size (zx cannot do
+ * this: it listens to the pipe by itself, which defeats back pressure, and keeps all it hears).
+ *
+ * @throws {Fail} `command-failed` with the last lines of its standard error as the hint
+ */
+export async function* output(
+  argv: readonly string[],
+  options: ExecOptions & { readonly input?: AsyncIterable<Uint8Array> } = {},
+): AsyncGenerator<Buffer, void> {
+  const { child, closed, stderrTail } = begin(argv, options, options.input ? 'pipe' : 'ignore')
+  const fed = options.input ? feed(child, options.input) : Promise.resolve(undefined)
+  let ended = false
+  try {
+    yield* child.stdout!
+    const inputError = await fed
+    const [code, signal] = await closed
+    ended = true
+    if (inputError !== undefined) throw inputError
+    if (code !== 0) throw failure(argv, code, signal ?? undefined, stderrTail())
+  } catch (error) {
+    throw interrupted.aborted || options.signal?.aborted ? interruption(options) : error
+  } finally {
+    if (!ended) await stop(child, closed)
+  }
+}
+
+/**
+ * Feeds a stream to the standard input of a program and waits for its end.
+ * @returns what it wrote to its standard output, which must be small
+ * @throws {Fail} `command-failed`; an error of the source ends the program and is thrown as it is
+ */
+export async function input(
+  argv: readonly string[],
+  source: AsyncIterable<Uint8Array>,
+  options: ExecOptions = {},
+): Promise<string> {
+  const chunks: Buffer[] = []
+  for await (const chunk of output(argv, { ...options, input: source })) chunks.push(chunk)
+  return Buffer.concat(chunks).toString('utf8')
+}
+
+/** Runs a program on the caller's own terminal (a shell, psql) and gives its exit code. */
+export async function attach(argv: readonly string[], options: ExecOptions = {}): Promise<number> {
+  const [file, ...args] = become(argv, options)
+  const child = spawn(file!, args, { stdio: 'inherit', env: environment(options) })
+  const [code] = (await once(child, 'close')) as [number | null]
+  return code ?? 1
+}
+
+/**
+ * Takes an advisory `flock` on a descriptor of this process, which the kernel frees with it, SIGKILL
+ * included. A lock belongs to the open file, so a short-lived `flock` program can take it for us.
+ * @returns whether it was free
+ */
+export async function flock(descriptor: number): Promise<boolean> {
+  const child = spawn('flock', ['--exclusive', '--nonblock', '3'], {
+    stdio: ['ignore', 'ignore', 'ignore', descriptor],
+  })
+  const [code] = (await once(child, 'close')) as [number | null]
+  return code === 0
+}
+
+type Closed = Promise<[number | null, NodeJS.Signals | null]>
+
+function begin(
+  argv: readonly string[],
+  options: ExecOptions,
+  stdin: 'pipe' | 'ignore',
+): { child: ChildProcess; closed: Closed; stderrTail: () => string } {
+  ending(options).throwIfAborted()
+  const [file, ...args] = become(argv, options)
+  const child = spawn(file!, args, {
+    cwd: '/',
+    env: environment(options),
+    stdio: [stdin, 'pipe', 'pipe'],
+    signal: ending(options),
+  })
+  let tail = ''
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => (tail = (tail + text).slice(-4096)))
+  const closed = once(child, 'close') as Closed
+  closed.catch(() => {}) // reported by whoever awaits it
+  return { child, closed, stderrTail: () => tail }
+}
+
+/** Writes a source into a program; gives the source's error, or nothing. */
+async function feed(child: ChildProcess, source: AsyncIterable<Uint8Array>): Promise<unknown> {
+  const stdin = child.stdin!
+  let isOpen = true
+  // A program that ends early closes its input: its exit code tells the story, not our EPIPE.
+  stdin.on('error', () => (isOpen = false)).on('close', () => (isOpen = false))
+  try {
+    for await (const chunk of source) {
+      if (!isOpen) break
+      if (!stdin.write(chunk)) {
+        await Promise.race([once(stdin, 'drain'), once(stdin, 'close')]).catch(() => {})
+      }
+    }
+    stdin.end()
+    return undefined
+  } catch (error) {
+    child.kill('SIGTERM') // before its input ends: an end would tell it that this was all
+    return error
+  }
+}
+
+async function stop(child: ChildProcess, closed: Closed): Promise<void> {
+  child.stdout?.destroy()
+  child.kill('SIGTERM')
+  await closed.catch(() => {})
+}
+
+function become(argv: readonly string[], options: ExecOptions): readonly string[] {
+  if (options.as === undefined || process.getuid?.() !== 0 || options.as === 'root') return argv
+  return ['runuser', '-u', options.as, '--', ...argv]
+}
+
+// PG* of the operator's shell would change where libpq programs connect to, so nothing of the
+// environment goes on but what a program needs to run at all.
+const KEPT = /^(PATH|LANG|LC_ALL|TZ|TMPDIR|SSL_CERT_FILE|NODE_EXTRA_CA_CERTS|SOURCE_DATE_EPOCH|.*_proxy)$/i
+
+function environment(options: ExecOptions): Record<string, string> {
+  const own = Object.entries(process.env).filter(
+    (entry): entry is [string, string] =>
+      entry[1] !== undefined && (options.keepEnvironment === true || KEPT.test(entry[0])),
+  )
+  return { HOME: '/', ...Object.fromEntries(own), ...options.env }
+}
+
+function ending(options: ExecOptions): AbortSignal {
+  return options.signal ? AbortSignal.any([options.signal, interrupted]) : interrupted
+}
+
+function interruption(options: ExecOptions): unknown {
+  return interrupted.aborted ? interrupted.reason : options.signal?.reason
+}
+
+function failure(
+  argv: readonly string[],
+  code: number | null,
+  signal: string | undefined,
+  stderr: string,
+): Fail {
+  const program = argv[0] ?? ''
+  const hint = stderr.trim().split('\n').slice(-12).join('\n')
+  if (code === 127) {
+    return new Fail('not-permitted', `program "${program}" is not installed`, { hint: hint || undefined })
+  }
+  const how = signal ? `was ended by ${signal}` : `ended with exit code ${code}`
+  return new Fail('command-failed', `${program} ${how}`, { hint: hint || undefined })
+}

@@ -1,0 +1,40 @@
+import { open } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { flock } from './exec.ts'
+import { Fail, messageOf } from './fail.ts'
+import { type Access, makeFolder } from './file.ts'
+import { interrupted } from './interrupt.ts'
+
+/** How long to wait for a lock, and who may touch its file. */
+export interface LockOptions {
+  /** Seconds until it is given up; default 0. */
+  readonly waitSeconds?: number
+  readonly folder: Access
+}
+
+/**
+ * Holds a lock until it is disposed of or this process ends in whatever way.
+ * @param path of the lock file; it stays, since removing a lock file opens a race
+ * @throws {Fail} `lock-held` when another process has it
+ */
+export async function takeLock(path: string, options: LockOptions): Promise<AsyncDisposable> {
+  await makeFolder(dirname(path), options.folder)
+  const file = await open(path, 'a', 0o660).catch((cause: unknown) => {
+    throw new Fail('not-permitted', `cannot open the lock "${path}": ${messageOf(cause)}`, {
+      hint: 'Run this as root, or as the owner of the cluster.',
+      cause,
+    })
+  })
+  const deadline = Date.now() + (options.waitSeconds ?? 0) * 1000
+  while (!(await flock(file.fd))) {
+    if (Date.now() >= deadline) {
+      await file.close()
+      throw new Fail('lock-held', `another run holds "${path}"`, {
+        hint: `See which one: fuser -v ${path}`,
+      })
+    }
+    await sleep(100, undefined, { signal: interrupted })
+  }
+  return { [Symbol.asyncDispose]: () => file.close() }
+}

@@ -1,0 +1,380 @@
+import { z } from 'zod'
+import { parseSize } from '../core/quantity.ts'
+
+// The host file as options are data: this schema gives the parser, conf/host.schema.json and
+// conf/reference.toml. Keys keep the file's own snake_case names inside the program too.
+
+/** PostgreSQL cuts longer names at NAMEDATALEN - 1 bytes with a notice only (src/include/pg_config_manual.h). */
+const NAME_BYTES = 63
+
+const name = z
+  .string()
+  .min(1, 'a name must not be empty')
+  .refine((text) => Buffer.byteLength(text) <= NAME_BYTES, {
+    error: (issue) =>
+      `a name has at most ${NAME_BYTES} bytes: this one has ${Buffer.byteLength(String(issue.input))}`,
+  })
+  .refine((text) => !text.includes('\0'), 'a name must not hold a NUL byte')
+
+// Reserved by the server: src/backend/catalog/catalog.c (IsReservedName), src/backend/utils/adt/acl.c (check_rolespec_name).
+const roleName = name
+  .refine((text) => !text.startsWith('pg_'), 'role names that start with "pg_" are reserved by PostgreSQL')
+  .refine((text) => !['public', 'none'].includes(text), 'this role name is reserved by PostgreSQL')
+const tablespaceName = name.refine(
+  (text) => !text.startsWith('pg_'),
+  'tablespace names that start with "pg_" are reserved by PostgreSQL',
+)
+const schemaName = name.refine(
+  (text) => !text.startsWith('pg_') && text !== 'information_schema',
+  'this schema name is reserved by PostgreSQL',
+)
+const databaseName = name.refine(
+  (text) => text !== 'template0',
+  'template0 must stay as it is: name another database',
+)
+
+const size = z
+  .string()
+  .refine((text) => parseSize(text) !== undefined, 'a size is a number with a unit, such as "64MB"')
+const absolutePath = z
+  .string()
+  .startsWith('/', 'a path must be absolute')
+  .refine((text) => !/[\0\n]/.test(text), 'a path must not hold a NUL byte or a line break')
+
+const secret = z
+  .union([
+    z.strictObject({ file: absolutePath }),
+    z.strictObject({ env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'this is no name of a variable') }),
+    z.strictObject({ credential: z.string().regex(/^[A-Za-z0-9_.-]+$/, 'this is no name of a credential') }),
+    z.strictObject({ command: z.array(z.string()).min(1) }),
+  ])
+  .describe('a secret by reference: { file }, { env }, { credential } or { command }')
+
+const settingName = z
+  .string()
+  .regex(/^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$/, 'this is no name of a setting')
+const settingValue = z
+  .union([z.string(), z.number(), z.boolean(), z.array(z.string())])
+  .transform((value) =>
+    typeof value === 'boolean' ? (value ? 'on' : 'off') : Array.isArray(value) ? value : String(value),
+  )
+const settings = z.record(settingName, settingValue)
+
+const oneOrMore = (item: z.ZodString) =>
+  z.union([item, z.array(item).min(1)]).transform((value) => (typeof value === 'string' ? [value] : value))
+
+const host = z.strictObject({
+  name: z
+    .string()
+    .regex(/^[A-Za-z0-9][A-Za-z0-9_.-]*$/, 'a host name has letters, digits, ".", "_" and "-"')
+    .describe('names this host in the store'),
+  state_dir: absolutePath.default('/var/lib/howdah').describe('journals, spools and records'),
+})
+
+const initdb = z.strictObject({
+  locale: z.string().default('C.UTF-8'),
+  locale_provider: z
+    .enum(['libc', 'icu', 'builtin'])
+    .optional()
+    .describe('default: libc; icu from 15, builtin from 17'),
+  icu_locale: z.string().optional(),
+  encoding: z.string().default('UTF8'),
+  data_checksums: z.boolean().default(true),
+  wal_segsize: size.optional().describe('default: 16MB'),
+})
+
+const tune = z.strictObject({
+  memory: size.optional().describe('default: what this host, or its cgroup, has'),
+  cpus: z.int().positive().optional().describe('default: those of this host, or of its cgroup'),
+  connections: z.int().positive().default(100),
+  storage: z.enum(['ssd', 'hdd', 'san', 'nvme']).default('ssd'),
+  workload: z.enum(['web', 'oltp', 'dw', 'mixed']).default('mixed'),
+})
+
+const postgres = z
+  .strictObject({
+    kind: z.enum(['debian', 'private', 'remote']).default('debian'),
+    major: z.int().min(13, 'PostgreSQL 13 is the oldest that is supported').max(99).optional(),
+    cluster: z
+      .string()
+      .regex(
+        /^[A-Za-z0-9_][A-Za-z0-9_.]*$/,
+        'a cluster name has letters, digits, "_" and ".": "-" breaks unit names',
+      )
+      .default('main'),
+    port: z.int().min(1).max(65_535).default(5432),
+    superuser: name.default('postgres'),
+    packages: z
+      .array(z.string().regex(/^[a-z0-9][a-z0-9+.:-]*$/, 'this is no name of a Debian package'))
+      .default([]),
+    data_dir: absolutePath
+      .optional()
+      .describe('private; debian: default /var/lib/postgresql/<major>/<cluster>'),
+    bindir: absolutePath.optional().describe('private: default /usr/lib/postgresql/<major>/bin'),
+    socket_dir: absolutePath
+      .optional()
+      .describe('private: default <data_dir>/../socket; debian: /var/run/postgresql'),
+    url: z
+      .string()
+      .regex(/^postgres(ql)?:\/\//, 'a URL begins with postgres://')
+      .optional(),
+    password: secret.optional().describe('remote: the password of the user in the URL'),
+    sslmode: z.enum(['disable', 'prefer', 'require', 'verify-ca', 'verify-full']).optional(),
+    ca_file: absolutePath.optional(),
+    initdb: initdb.prefault({}),
+    tune: tune.optional().describe('computed settings; [settings] wins over them'),
+  })
+  .superRefine((value, context) => {
+    const need = (key: 'major' | 'data_dir' | 'url') => {
+      if (value[key] === undefined) {
+        context.addIssue({
+          code: 'custom',
+          path: [key],
+          message: `kind "${value.kind}" needs the key "${key}"`,
+        })
+      }
+    }
+    const refuse = (
+      key: 'url' | 'password' | 'sslmode' | 'ca_file' | 'data_dir' | 'bindir' | 'tune',
+      only: string,
+    ) => {
+      if (value[key] !== undefined) {
+        context.addIssue({ code: 'custom', path: [key], message: `"${key}" is for kind "${only}"` })
+      }
+    }
+    if (value.kind === 'remote') {
+      need('url')
+      for (const key of ['data_dir', 'bindir', 'tune'] as const) refuse(key, 'private')
+      if (value.url !== undefined && /^[^/]*\/\/[^/@]*:[^/@]+@/.test(value.url)) {
+        context.addIssue({
+          code: 'custom',
+          path: ['url'],
+          message: 'a URL must not hold a password: use password = { file = ... }',
+        })
+      }
+      return
+    }
+    need('major')
+    if (value.kind === 'private') need('data_dir')
+    else refuse('bindir', 'private')
+    for (const key of ['url', 'password', 'sslmode', 'ca_file'] as const) refuse(key, 'remote')
+  })
+
+const hbaRule = z
+  .strictObject({
+    type: z.enum(['local', 'host', 'hostssl', 'hostnossl', 'hostgssenc', 'hostnogssenc']),
+    database: oneOrMore(z.string().min(1)).prefault('all'),
+    user: oneOrMore(z.string().min(1)).prefault('all'),
+    address: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('CIDR, host name, "all", "samehost" or "samenet"; not for type "local"'),
+    method: z.enum([
+      'scram-sha-256',
+      'peer',
+      'reject',
+      'cert',
+      'md5',
+      'password',
+      'trust',
+      'ident',
+      'gss',
+      'sspi',
+      'ldap',
+      'radius',
+      'pam',
+      'bsd',
+      'oauth',
+    ]),
+    options: z.record(z.string(), z.union([z.string(), z.number()]).transform(String)).default({}),
+    comment: z.string().optional(),
+  })
+  .superRefine((rule, context) => {
+    const isLocal = rule.type === 'local'
+    if (isLocal === (rule.address === undefined)) return
+    const message = isLocal ? 'type "local" takes no address' : `type "${rule.type}" needs an address`
+    context.addIssue({ code: 'custom', path: ['address'], message })
+  })
+
+const hba = z.strictObject({
+  mode: z
+    .enum(['block', 'file'])
+    .default('block')
+    .describe('block: our lines between markers; file: the whole file'),
+  rules: z.array(hbaRule).default([]),
+})
+
+const tablespace = z.strictObject({
+  location: absolutePath,
+  owner: roleName.optional().describe('default: the superuser'),
+  options: z
+    .record(z.string().regex(/^[a-z_]+$/), z.union([z.number(), z.string()]).transform(String))
+    .default({}),
+  mount: z
+    .boolean()
+    .default(false)
+    .describe('refuse unless the location is on a mounted file system of its own'),
+})
+
+const membership = z
+  .union([
+    name,
+    z.strictObject({
+      role: name,
+      admin: z.boolean().default(false),
+      inherit: z.boolean().optional().describe('PostgreSQL 16 and newer'),
+      set: z.boolean().optional().describe('PostgreSQL 16 and newer'),
+    }),
+  ])
+  .transform((value) => (typeof value === 'string' ? { role: value, admin: false } : value))
+
+const role = z
+  .strictObject({
+    state: z.enum(['present', 'absent']).default('present'),
+    reassign_to: name.optional().describe('with state = "absent": who gets what the role owns'),
+    login: z.boolean().default(false),
+    superuser: z.boolean().default(false),
+    createdb: z.boolean().default(false),
+    createrole: z.boolean().default(false),
+    inherit: z.boolean().default(true),
+    replication: z.boolean().default(false),
+    bypassrls: z.boolean().default(false),
+    connection_limit: z.int().min(-1).default(-1),
+    valid_until: z.string().optional().describe('a time with an offset, or "infinity"'),
+    password: z
+      .union([secret, z.literal(false)])
+      .optional()
+      .describe('false: no password; left out: not looked at'),
+    member_of: z.array(membership).default([]),
+    settings: settings.default({}),
+    manage: z
+      .enum(['exact', 'add'])
+      .default('add')
+      .describe('what to do with memberships and settings not named here'),
+    comment: z.string().optional(),
+  })
+  .superRefine((value, context) => {
+    if (value.valid_until === undefined || value.valid_until === 'infinity') return
+    if (/(Z|[+-]\d\d(:?\d\d)?)$/.test(value.valid_until) && !Number.isNaN(Date.parse(value.valid_until)))
+      return
+    context.addIssue({
+      code: 'custom',
+      path: ['valid_until'],
+      message: 'a time looks like "2027-01-01T00:00:00Z": with its offset',
+    })
+  })
+
+const extension = z
+  .union([
+    name,
+    z.strictObject({
+      name,
+      version: z.string().optional().describe('"latest", or a version'),
+      schema: name.optional(),
+    }),
+  ])
+  .transform((value) => (typeof value === 'string' ? { name: value } : value))
+
+const grant = z.strictObject({
+  to: oneOrMore(z.string().min(1)).describe('roles; "public" is everybody'),
+  on: z.enum(['database', 'schema', 'tables', 'sequences', 'functions', 'types']),
+  schema: oneOrMore(name).prefault('*').describe('default "*": every schema that is not the system\'s'),
+  objects: z.array(name).optional().describe('default: all of them; functions by name, all their signatures'),
+  privileges: z
+    .array(z.string().regex(/^[A-Za-z ]+$/))
+    .min(1)
+    .describe('such as "SELECT", or "ALL"'),
+  future: z.boolean().default(true).describe('objects made later too, by default privileges'),
+  creators: z
+    .array(name)
+    .optional()
+    .describe('whose future objects; default: the owners of the database and of its schemas'),
+  grantable: z.boolean().default(false),
+})
+
+const database = z.strictObject({
+  owner: name.optional().describe('default: the superuser'),
+  encoding: z.string().optional(),
+  locale: z.string().optional(),
+  template: name.optional(),
+  tablespace: name.optional().describe('default: pg_default'),
+  connection_limit: z.int().min(-1).default(-1),
+  allow_connections: z.boolean().default(true),
+  settings: settings.default({}),
+  extensions: z.array(extension).default([]),
+  public: z
+    .enum(['default', 'revoke', 'legacy'])
+    .default('default')
+    .describe('schema public: as it is; nothing for PUBLIC; USAGE and CREATE for PUBLIC'),
+  schemas: z.record(schemaName, z.strictObject({ owner: name.optional() })).default({}),
+  grants: z.array(grant).default([]),
+  manage: z
+    .enum(['exact', 'add'])
+    .default('add')
+    .describe('what to do with privileges of the named roles not named here'),
+  comment: z.string().optional(),
+})
+
+const store = z.strictObject({ type: z.enum(['dir']), path: absolutePath })
+
+const backup = z.strictObject({
+  kind: z.enum(['dump']),
+  databases: z.array(databaseName).min(1).optional().describe('default: all that can be connected to'),
+  store: z.string().describe('the name of a [store.NAME]'),
+  jobs: z.int().positive().default(2).describe('databases at once'),
+  compression_level: z.int().min(1).max(19).default(3),
+})
+
+/** The whole file. Every default is filled in here and nowhere else. */
+export const hostSchema = z.strictObject({
+  format: z.literal(1),
+  host,
+  postgres,
+  settings: settings.optional().describe('left out together with postgres.tune: no setting is touched'),
+  hba: hba.optional().describe('left out: pg_hba.conf is not touched'),
+  tablespaces: z.record(tablespaceName, tablespace).default({}),
+  roles: z.record(roleName, role).default({}),
+  databases: z.record(databaseName, database).default({}),
+  store: z.record(z.string().regex(/^[a-z0-9_-]+$/), store).default({}),
+  backup: z
+    .record(
+      z.string().regex(/^[A-Za-z0-9_.-]+$/, 'a backup name has letters, digits, "_", "." and "-"'),
+      backup,
+    )
+    .default({}),
+})
+
+/** Tables of the host file whose script does not exist yet. */
+export const NOT_YET: Readonly<Record<string, string>> = {
+  encryption: 'backup.ts',
+  archive: 'archive.ts',
+  drill: 'drill.ts',
+  reingest: 'reingest.ts',
+  maintenance: 'maintain.ts',
+  upgrade: 'upgrade.ts',
+  schedule: 'schedule.ts',
+  notify: 'schedule.ts',
+  inspect: 'inspect.ts',
+}
+
+/** Keys inside known tables that wait for their script, by dotted path with `*` for a name. */
+export const NOT_YET_KEYS: Readonly<Record<string, string>> = {
+  'databases.*.migrations': 'migrate.ts',
+  'backup.*.schedule': 'schedule.ts',
+  'backup.*.keep': 'backup.ts prune',
+  'backup.*.pitr': 'archive.ts',
+}
+
+/** A host file that was checked: every field is present, every default filled in. */
+export type Host = z.output<typeof hostSchema>
+export type Postgres = Host['postgres']
+export type HbaRule = z.output<typeof hbaRule>
+export type TablespaceSpec = z.output<typeof tablespace>
+export type RoleSpec = z.output<typeof role>
+export type DatabaseSpec = z.output<typeof database>
+export type GrantSpec = z.output<typeof grant>
+export type StoreSpec = z.output<typeof store>
+export type BackupSpec = z.output<typeof backup>
+/** A setting's value: a list keeps its elements, since each is quoted by itself. */
+export type SettingValue = string | readonly string[]
