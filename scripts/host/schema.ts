@@ -42,12 +42,17 @@ const absolutePath = z
   .refine((text) => !/[\0\n]/.test(text), 'a path must not hold a NUL byte or a line break')
 
 const secret = z
-  .union([
-    z.strictObject({ file: absolutePath }),
-    z.strictObject({ env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'this is no name of a variable') }),
-    z.strictObject({ credential: z.string().regex(/^[A-Za-z0-9_.-]+$/, 'this is no name of a credential') }),
-    z.strictObject({ command: z.array(z.string()).min(1) }),
-  ])
+  .union(
+    [
+      z.strictObject({ file: absolutePath }),
+      z.strictObject({ env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'this is no name of a variable') }),
+      z.strictObject({
+        credential: z.string().regex(/^[A-Za-z0-9_.-]+$/, 'this is no name of a credential'),
+      }),
+      z.strictObject({ command: z.array(z.string()).min(1) }),
+    ],
+    'a secret is never in the file itself: use { file = "/path" }, { env = "NAME" }, { credential = "name" } or { command = [...] }',
+  )
   .describe('a secret by reference: { file }, { env }, { credential } or { command }')
 
 const settingName = z

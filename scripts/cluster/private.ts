@@ -1,0 +1,131 @@
+import { readFile, stat } from 'node:fs/promises'
+import { userInfo } from 'node:os'
+import process from 'node:process'
+import { dirname, join } from 'node:path'
+import { run } from '../core/exec.ts'
+import { Fail } from '../core/fail.ts'
+import { isMissing, readTextIfAny } from '../core/file.ts'
+import { type Postgres } from '../host/schema.ts'
+import { type Cluster } from './cluster.ts'
+import { connect, userName } from './connect.ts'
+import { isListening, waitUntilReady } from './ready.ts'
+
+/** Folder of a private cluster's socket and server log. */
+export function privateSocketDir(spec: Postgres): string {
+  return spec.socket_dir ?? join(dirname(spec.data_dir!), 'socket')
+}
+
+/** Programs of a private cluster. */
+export function privateBindir(spec: Postgres): string {
+  return spec.bindir ?? `/usr/lib/postgresql/${spec.major}/bin`
+}
+
+/** OS user of a private cluster: the owner of its data directory, else who a new one would be made for. */
+export async function privateOsUser(spec: Postgres): Promise<string> {
+  try {
+    return userName((await stat(spec.data_dir!)).uid)
+  } catch (error) {
+    if (!isMissing(error)) throw error
+    return process.getuid?.() === 0 ? 'postgres' : userInfo().username
+  }
+}
+
+/**
+ * A cluster in a data directory of its own, driven by `pg_ctl`; undefined while there is none.
+ * @throws {Fail} `cluster-mismatch` when the folder holds something else, which is never touched
+ */
+export async function openPrivate(spec: Postgres): Promise<Cluster | undefined> {
+  const dataDir = spec.data_dir!
+  const version = await readTextIfAny(join(dataDir, 'PG_VERSION')).catch((error: unknown) => {
+    throw new Fail('not-permitted', `cannot look into the data directory "${dataDir}"`, {
+      hint: 'Run this as root, or as its owner.',
+      cause: error,
+    })
+  })
+  if (version === undefined) return undefined
+  const major = Number.parseInt(version, 10)
+  if (major !== spec.major) {
+    throw new Fail(
+      'cluster-mismatch',
+      `the data directory "${dataDir}" is of major ${major}, the host file says ${spec.major}`,
+      {
+        hint: `Set postgres.major = ${major}, or name another data_dir.`,
+      },
+    )
+  }
+  return privateCluster(spec, await privateOsUser(spec))
+}
+
+function privateCluster(spec: Postgres, osUser: string): Cluster {
+  const dataDir = spec.data_dir!
+  const socketDir = privateSocketDir(spec)
+  const bindir = privateBindir(spec)
+  const serverLog = join(socketDir, 'server.log')
+  const label = `private cluster ${dataDir}`
+  const pgCtl = async (...argv: readonly string[]) => {
+    try {
+      await run([join(bindir, 'pg_ctl'), '-s', '-w', '-D', dataDir, ...argv], {
+        as: osUser,
+        env: { LC_ALL: 'C.UTF-8' },
+      })
+    } catch (error) {
+      if (!(error instanceof Fail) || error.code !== 'command-failed') throw error
+      throw new Fail('command-failed', `${label} did not ${argv[0]}`, {
+        hint: await lastLines(serverLog),
+        cause: error,
+      })
+    }
+  }
+  const cluster: Cluster = {
+    kind: 'private',
+    label,
+    major: spec.major!,
+    bindir,
+    port: spec.port,
+    socketDir,
+    dataDir,
+    configDir: dataDir,
+    osUser,
+    superuser: spec.superuser,
+    clientArguments: (database) => ({
+      argv: [
+        '--host',
+        socketDir,
+        '--port',
+        String(spec.port),
+        '--username',
+        spec.superuser,
+        '--dbname',
+        database,
+      ],
+      env: {},
+    }),
+    connect: (database, options = {}) =>
+      connect({
+        host: socketDir,
+        port: spec.port,
+        user: options.user ?? spec.superuser,
+        database,
+        peer: osUser,
+        applicationName: options.applicationName ?? 'howdah',
+        replication: options.replication,
+        label,
+      }),
+    isRunning: () => isListening(socketDir, spec.port),
+    async start() {
+      await pgCtl('start', '-l', serverLog)
+      await waitUntilReady(cluster)
+    },
+    stop: () => pgCtl('stop', '-m', 'fast'),
+    async restart() {
+      await pgCtl('restart', '-m', 'fast', '-l', serverLog)
+      await waitUntilReady(cluster)
+    },
+  }
+  return cluster
+}
+
+async function lastLines(path: string): Promise<string> {
+  const text = await readFile(path, 'utf8').catch(() => '')
+  return text.trim().split('\n').slice(-5).join('\n')
+}

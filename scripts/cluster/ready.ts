@@ -1,0 +1,70 @@
+import { connect as connectSocket } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Fail } from '../core/fail.ts'
+import { interrupted } from '../core/interrupt.ts'
+import { type Cluster } from './cluster.ts'
+
+/** Whether somebody listens on a cluster's Unix socket. */
+export function isListening(socketDir: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connectSocket(join(socketDir, `.s.PGSQL.${port}`))
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    // Not being allowed to connect still means that there is one.
+    socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'EACCES'))
+  })
+}
+
+/**
+ * Waits until a cluster answers a query: that a start program came back proves nothing.
+ * @throws {Fail} `server-unreachable` after `seconds`
+ */
+export async function waitUntilReady(cluster: Cluster, seconds = 60): Promise<void> {
+  const deadline = Date.now() + seconds * 1000
+  for (;;) {
+    try {
+      const client = await cluster.connect('postgres')
+      await client.query('select 1')
+      await client.end()
+      return
+    } catch (error) {
+      const isWaiting = error instanceof Fail && error.code === 'server-unreachable'
+      if (!isWaiting || Date.now() > deadline) throw error
+    }
+    await sleep(50, undefined, { signal: interrupted })
+  }
+}
+
+/**
+ * Proves that the server that answers is the cluster that is meant, not another one on its port.
+ * @throws {Fail} `cluster-mismatch`
+ */
+export async function assertIdentity(cluster: Cluster): Promise<void> {
+  const client = await cluster.connect('postgres')
+  try {
+    const { rows } = await client.query<{ major: number; dir: string | null }>(
+      `select current_setting('server_version_num')::int / 10000 as major,
+              case when pg_has_role('pg_read_all_settings', 'member') then current_setting('data_directory') end as dir`,
+    )
+    const { major, dir } = rows[0]!
+    if (major !== cluster.major) {
+      throw new Fail('cluster-mismatch', `${cluster.label} answers with major ${major}`, {
+        hint: `Another cluster may use port ${cluster.port}: see pg_lsclusters, or set postgres.major = ${major}.`,
+      })
+    }
+    if (cluster.dataDir !== '' && dir !== null && dir !== cluster.dataDir) {
+      throw new Fail(
+        'cluster-mismatch',
+        `the server on port ${cluster.port} has its data in "${dir}", not in "${cluster.dataDir}"`,
+        {
+          hint: 'Another cluster uses this port: set postgres.port, or stop that one.',
+        },
+      )
+    }
+  } finally {
+    await client.end()
+  }
+}

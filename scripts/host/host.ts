@@ -1,0 +1,243 @@
+import { parse, TomlError } from 'smol-toml'
+import { type z } from 'zod'
+import { Fail, messageOf } from '../core/fail.ts'
+import { didYouMean } from '../core/nearest.ts'
+import { type Host, hostSchema, NOT_YET, NOT_YET_KEYS } from './schema.ts'
+import { lineOf, linesOf } from './toml.ts'
+
+/** One thing that is wrong with a host file. */
+export interface Problem {
+  /** From 1; undefined when it comes from an override or stands nowhere. */
+  readonly line: number | undefined
+  /** `roles.xtelem.connection_limit` */
+  readonly path: string
+  readonly message: string
+}
+
+/** Where a text came from, and what the command line puts over it. */
+export interface ParseOptions {
+  readonly path?: string
+  /** `a.b=value`; the value is TOML where it parses as such, else a text. */
+  readonly overrides?: readonly string[]
+}
+
+/**
+ * Turns the text of a host file into a host whose every field is present and checked. Pure.
+ * @throws {Fail} `host-file` with all problems at once, each with its line and the nearest key
+ */
+export function parseHost(text: string, options: ParseOptions = {}): Host {
+  const name = options.path ?? 'host file'
+  const document = parseToml(text, name)
+  const overridden = (options.overrides ?? []).map((override) => applyOverride(document, override))
+  const parsed = hostSchema.safeParse(document)
+  const lines = linesOf(text)
+  const problems = (parsed.success ? [] : parsed.error.issues.flatMap((issue) => problemsOf(issue, document)))
+    .concat(parsed.success ? crossReferences(parsed.data) : [])
+    .map(({ path, message }) => {
+      const isOverridden = overridden.some((keys) => keys.every((key, index) => String(path[index]) === key))
+      return { line: isOverridden ? undefined : lineOf(lines, path), path: showKeys(path), message }
+    })
+  if (parsed.success && problems.length === 0) return parsed.data
+  throw new Fail('host-file', describeProblems(name, problems), {
+    hint: 'conf/reference.toml shows every key with its default.',
+  })
+}
+
+function parseToml(text: string, name: string): Record<string, unknown> {
+  try {
+    return parse(text.replace(/^\uFEFF/, ''))
+  } catch (cause) {
+    const at = cause instanceof TomlError ? `${name}:${cause.line}:${cause.column}` : name
+    const message = messageOf(cause)
+      .split('\n')[0]!
+      .replace(/^Invalid TOML document: /, '')
+    throw new Fail('host-file', `${at}: this is not TOML: ${message}`, { cause })
+  }
+}
+
+function describeProblems(name: string, problems: readonly Problem[]): string {
+  const rows = problems
+    .toSorted((a, b) => (a.line ?? Infinity) - (b.line ?? Infinity) || (a.path < b.path ? -1 : 1))
+    .map(({ line, path, message }) => `${line === undefined ? name : `${name}:${line}`}: ${path}: ${message}`)
+  const unique = [...new Set(rows)]
+  if (unique.length === 1) return unique[0]!
+  return `${unique.length} problems\n  ${unique.join('\n  ')}`
+}
+
+interface Found {
+  readonly path: readonly PropertyKey[]
+  readonly message: string
+}
+
+type Issue = z.core.$ZodIssue
+
+function problemsOf(issue: Issue, document: unknown): Found[] {
+  const { path } = issue
+  switch (issue.code) {
+    case 'unrecognized_keys':
+      return issue.keys.map((key) => ({ path: [...path, key], message: unknownKey(path, key) }))
+    case 'invalid_union':
+      return unionProblems(issue, document)
+    case 'invalid_key':
+      return [{ path, message: issue.issues[0]?.message ?? issue.message }]
+    case 'invalid_type': {
+      const value = at(document, path)
+      if (value === undefined)
+        return [{ path, message: `this key is missing: it is ${article(issue.expected)}` }]
+      return [{ path, message: `must be ${article(issue.expected)}, is ${article(typeName(value))}` }]
+    }
+    case 'invalid_value': {
+      const value = String(at(document, path))
+      const choices = issue.values.map(String)
+      const list = choices.map((choice) => `"${choice}"`).join(', ')
+      return [{ path, message: `"${value}" is not one of ${list}${didYouMean(value, choices)}` }]
+    }
+    default:
+      return [{ path, message: issue.message }]
+  }
+}
+
+/** The branch that fits best tells the story, unless the schema has words of its own for the whole. */
+function unionProblems(issue: Extract<Issue, { code: 'invalid_union' }>, document: unknown): Found[] {
+  const value = at(document, issue.path)
+  if (issue.message !== 'Invalid input') return [{ path: issue.path, message: issue.message }]
+  const branches = issue.errors.filter(
+    (issues) => !issues.some(({ code, path }) => code === 'invalid_type' && path.length === 0),
+  )
+  const best = branches.toSorted((a, b) => unknownKeys(a) - unknownKeys(b))[0]
+  if (best === undefined) return [{ path: issue.path, message: `cannot be ${article(typeName(value))}` }]
+  return best.flatMap((inner) => problemsOf({ ...inner, path: [...issue.path, ...inner.path] }, document))
+}
+
+function unknownKeys(issues: readonly Issue[]): number {
+  return issues.filter(({ code }) => code === 'unrecognized_keys').length
+}
+
+function unknownKey(path: readonly PropertyKey[], key: string): string {
+  const script = path.length === 0 ? NOT_YET[key] : NOT_YET_KEYS[pattern([...path, key])]
+  if (script !== undefined) return `unknown key: it waits for ${script}, which does not exist in this version`
+  return `unknown key${didYouMean(key, knownKeys(path))}`
+}
+
+function pattern(path: readonly PropertyKey[]): string {
+  return path.map((key, index) => (index === 1 ? '*' : String(key))).join('.')
+}
+
+/** The keys that the schema knows at a path, found by walking it. */
+function knownKeys(path: readonly PropertyKey[]): string[] {
+  let schemas: z.core.$ZodType[] = [hostSchema]
+  for (const key of path) schemas = schemas.flatMap((schema) => inside(schema, key))
+  return schemas.flatMap((schema) => unwrap(schema)).flatMap((schema) => Object.keys(shapeOf(schema) ?? {}))
+}
+
+interface Definition {
+  readonly type: string
+  readonly innerType?: z.core.$ZodType
+  readonly in?: z.core.$ZodType
+  readonly options?: readonly z.core.$ZodType[]
+  readonly element?: z.core.$ZodType
+  readonly valueType?: z.core.$ZodType
+  readonly shape?: Readonly<Record<string, z.core.$ZodType>>
+}
+
+function definition(schema: z.core.$ZodType): Definition {
+  return schema._zod.def
+}
+
+function unwrap(schema: z.core.$ZodType): z.core.$ZodType[] {
+  const def = definition(schema)
+  if (def.innerType) return unwrap(def.innerType)
+  if (def.type === 'pipe' && def.in) return unwrap(def.in)
+  if (def.options) return def.options.flatMap(unwrap)
+  return [schema]
+}
+
+function inside(schema: z.core.$ZodType, key: PropertyKey): z.core.$ZodType[] {
+  return unwrap(schema).flatMap((candidate) => {
+    const def = definition(candidate)
+    return [shapeOf(candidate)?.[String(key)], def.element, def.valueType].filter(
+      (found) => found !== undefined,
+    )
+  })
+}
+
+function shapeOf(schema: z.core.$ZodType): Readonly<Record<string, z.core.$ZodType>> | undefined {
+  return definition(schema).shape
+}
+
+/** Names in the file that must be in the file: stores of backups. Roles and tablespaces may be on the server only. */
+function crossReferences(host: Host): Found[] {
+  const found: Found[] = []
+  for (const [name, backup] of Object.entries(host.backup)) {
+    if (Object.hasOwn(host.store, backup.store)) continue
+    const message = `there is no [store.${backup.store}]${didYouMean(backup.store, Object.keys(host.store))}`
+    found.push({ path: ['backup', name, 'store'], message })
+  }
+  for (const [name, role] of Object.entries(host.roles)) {
+    if (role.state === 'absent' && name === host.postgres.superuser) {
+      found.push({
+        path: ['roles', name, 'state'],
+        message: 'this is the superuser that everything is done as',
+      })
+    }
+  }
+  return found
+}
+
+/** Sets one key in the document. @returns its path */
+function applyOverride(document: Record<string, unknown>, override: string): string[] {
+  const separator = override.indexOf('=')
+  const keys = override.slice(0, separator).split('.')
+  const text = override.slice(separator + 1)
+  if (keys.some((key) => key === '' || key === '__proto__')) {
+    throw new Fail('usage', `cannot understand the override "${override}"`, {
+      hint: 'Write it as table.key=value.',
+    })
+  }
+  let table = document
+  for (const key of keys.slice(0, -1)) {
+    if (!Object.hasOwn(table, key)) table[key] = {}
+    const next = table[key]
+    if (typeof next !== 'object' || next === null || Array.isArray(next)) {
+      throw new Fail('usage', `cannot set "${override}": "${key}" is no table`)
+    }
+    table = next as Record<string, unknown>
+  }
+  table[keys.at(-1)!] = overrideValue(text)
+  return keys
+}
+
+function overrideValue(text: string): unknown {
+  try {
+    return parse(`value = ${text}`)['value']
+  } catch {
+    return text // not TOML, so it is meant as it stands: a path, a name
+  }
+}
+
+function at(document: unknown, path: readonly PropertyKey[]): unknown {
+  let value = document
+  for (const key of path) value = (value as Record<PropertyKey, unknown> | undefined)?.[key]
+  return value
+}
+
+function typeName(value: unknown): string {
+  if (Array.isArray(value)) return 'array'
+  if (value instanceof Date) return 'date'
+  return typeof value === 'object' ? 'table' : typeof value
+}
+
+function article(type: string): string {
+  const name =
+    { object: 'table', record: 'table', int: 'whole number', string: 'text', bigint: 'number' }[type] ?? type
+  return /^[aeiou]/.test(name) ? `an ${name}` : `a ${name}`
+}
+
+function showKeys(path: readonly PropertyKey[]): string {
+  return path
+    .map((key) =>
+      typeof key === 'number' ? `[${key}]` : /^[\w-]+$/.test(String(key)) ? String(key) : JSON.stringify(key),
+    )
+    .join('.')
+    .replaceAll('.[', '[')
+}
