@@ -8,7 +8,8 @@ import { type Cluster } from './cluster.ts'
 import { connect } from './connect.ts'
 import { isListening, waitUntilReady } from './ready.ts'
 
-const SOCKET_DIR = '/var/run/postgresql'
+/** Where Debian's clusters have their sockets. */
+export const DEBIAN_SOCKET_DIR = '/var/run/postgresql'
 
 /** Folder of a Debian cluster's postgresql.conf. */
 export function debianConfigDir(spec: Postgres): string {
@@ -49,7 +50,7 @@ export async function openDebian(spec: Postgres): Promise<Cluster | undefined> {
 
 function debianCluster(spec: Postgres, found: { configDir: string; dataDir: string; port: number }): Cluster {
   const label = `debian cluster ${spec.major}/${spec.cluster}`
-  const socketDir = spec.socket_dir ?? SOCKET_DIR
+  const socketDir = spec.socket_dir ?? DEBIAN_SOCKET_DIR
   const osUser = 'postgres'
   const cluster: Cluster = {
     kind: 'debian',

@@ -8,11 +8,11 @@ export interface ExecOptions {
   /** OS user to run as. Root changes to it by `runuser`; anybody else must be that user already. */
   readonly as?: string | undefined
   /** Variables on top of the cleaned environment. Secrets may go here, never into argv. */
-  readonly env?: Readonly<Record<string, string>>
+  readonly env?: Readonly<Record<string, string>> | undefined
   /** Hands this process's whole environment on instead of a cleaned one. */
   readonly keepEnvironment?: boolean
   /** Ends the program with SIGTERM; the end of this process does so too. */
-  readonly signal?: AbortSignal
+  readonly signal?: AbortSignal | undefined
 }
 
 /** How a program with small output is run. */

@@ -1,0 +1,61 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import process from 'node:process'
+import { Fail, messageOf } from '../core/fail.ts'
+import { takeLock } from '../core/lock.ts'
+import { type Host } from '../host/schema.ts'
+import { type Cluster } from './cluster.ts'
+import { userId } from './connect.ts'
+
+/** What a lock is about. Taken in this order when several are needed. */
+export type Resource = 'cluster' | `store:${string}` | `database:${string}`
+
+/**
+ * Holds a resource of a cluster until it is disposed of or this process ends. Private clusters have
+ * their locks in the state folder, the others where every administrator of the host finds them.
+ * @param waitSeconds until `lock-held`; default 0
+ * @throws {Fail} `lock-held`, `not-permitted`
+ */
+export async function holdResource(
+  host: Host,
+  cluster: Cluster | undefined,
+  resource: Resource,
+  waitSeconds = 0,
+): Promise<AsyncDisposable> {
+  const key = cluster ? await systemIdentifier(cluster) : `new-${host.postgres.cluster}`
+  const folder = host.postgres.kind === 'debian' ? '/run/lock/howdah' : join(host.host.state_dir, 'lock')
+  const name = `${key}.${encodeURIComponent(resource)}.lock`
+  return takeLock(join(folder, name), { waitSeconds, folder: stateAccess(cluster?.osUser) })
+}
+
+/** Who may look into folders of state: the OS user of the cluster, when root makes them. */
+export function stateAccess(osUser: string | undefined): { mode: number; uid?: number; gid?: number } {
+  if (process.getuid?.() !== 0) return { mode: 0o750 }
+  return { mode: 0o750, ...(osUser ? userId(osUser) : {}) }
+}
+
+/**
+ * The number that initdb gave this cluster, as text.
+ * @throws {Fail} `not-permitted`, or what a connection throws
+ */
+export async function systemIdentifier(cluster: Cluster): Promise<string> {
+  if (cluster.kind === 'remote' || (await cluster.isRunning())) {
+    const client = await cluster.connect('postgres')
+    try {
+      const { rows } = await client.query<{ id: string }>(
+        'select system_identifier::text as id from pg_control_system()',
+      )
+      return rows[0]!.id
+    } finally {
+      await client.end()
+    }
+  }
+  // The first field of pg_control, in the byte order of the machine (src/include/catalog/pg_control.h).
+  const control = await readFile(join(cluster.dataDir, 'global/pg_control')).catch((cause: unknown) => {
+    throw new Fail('not-permitted', `cannot read the control file of ${cluster.label}: ${messageOf(cause)}`, {
+      hint: `Run this as root, or as ${cluster.osUser}.`,
+      cause,
+    })
+  })
+  return control.readBigUInt64LE(0).toString()
+}

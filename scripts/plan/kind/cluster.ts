@@ -1,0 +1,275 @@
+import { readdir } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { debianConfigDir, debianDataDir, debianUnit } from '../../cluster/debian.ts'
+import { privateBindir, privateSocketDir } from '../../cluster/private.ts'
+import { literal } from '../../cluster/sql.ts'
+import { exists, isMissing, readTextIfAny } from '../../core/file.ts'
+import { parseSize } from '../../core/quantity.ts'
+import { type Host, type Postgres } from '../../host/schema.ts'
+import { type Change, type Finding, type Step } from '../change.ts'
+import { type Facts, type Kind, type Observe } from '../kind.ts'
+
+/** A cluster as far as it must be there and run. */
+export interface ClusterState {
+  /** `half-made`: an earlier run died while it made it. `occupied`: its place holds something else. */
+  readonly state: 'running' | 'stopped' | 'half-made' | 'occupied' | 'absent'
+  readonly port: number
+  /** What initdb decided, where the server could be asked. */
+  readonly checksums?: boolean
+  readonly encoding?: string
+  readonly hasBindir: boolean
+}
+
+/** The cluster itself: made with initdb's options where there is none, and started. Never removed. */
+export const clusterKind: Kind<ClusterState> = {
+  name: 'cluster',
+
+  wanted({ postgres }) {
+    if (postgres.kind === 'remote') return new Map()
+    const { port, initdb } = postgres
+    const wanted: ClusterState = {
+      state: 'running',
+      port,
+      checksums: initdb.data_checksums,
+      encoding: initdb.encoding,
+      hasBindir: true,
+    }
+    return new Map([[nameOf(postgres), wanted]])
+  },
+
+  async actual(observe) {
+    const { postgres } = observe.host
+    if (postgres.kind === 'remote') return new Map()
+    return new Map([[nameOf(postgres), await stateOf(observe)]])
+  },
+
+  change(name, _wanted, actual, { host, facts }) {
+    const state = actual?.state ?? 'absent'
+    if (state === 'running' || state === 'occupied') return undefined
+    if (state === 'stopped') return change(name, 'alter', 'start it', [{ run: 'start' }])
+    const { postgres } = host
+    const steps =
+      postgres.kind === 'private' ? makePrivate(postgres, facts) : makeDebian(host, state === 'half-made')
+    const { initdb } = postgres
+    const checksums = initdb.data_checksums ? 'data checksums' : 'no data checksums'
+    return change(
+      name,
+      'create',
+      `make it with locale ${initdb.locale}, ${initdb.encoding}, ${checksums}, and start it`,
+      [...steps, { run: 'start' }],
+    )
+  },
+
+  findings(name, wanted, actual, { host }) {
+    if (!actual) return []
+    const finding = (level: Finding['level'], text: string, hint?: string): Finding => ({
+      kind: 'cluster',
+      name,
+      level,
+      text,
+      ...(hint && { hint }),
+    })
+    const found: Finding[] = []
+    if (actual.state === 'occupied') {
+      const folder = host.postgres.data_dir ?? debianDataDir(host.postgres)
+      found.push(
+        finding(
+          'impossible',
+          `"${folder}" is not empty and holds no cluster of this host file`,
+          `Look at it: ls -la ${folder}. Name another data_dir, or move it away.`,
+        ),
+      )
+    }
+    if (actual.state === 'absent' && !actual.hasBindir && host.postgres.kind === 'private') {
+      const bindir = privateBindir(host.postgres)
+      found.push(
+        finding(
+          'impossible',
+          `there is no initdb in "${bindir}"`,
+          `Install it: apt-get install postgresql-${host.postgres.major}, or name postgres.bindir.`,
+        ),
+      )
+    }
+    const exists = actual.state === 'running' || actual.state === 'stopped'
+    if (exists && actual.port !== wanted.port) {
+      found.push(
+        finding(
+          'warning',
+          `it uses port ${actual.port}, the host file says ${wanted.port}`,
+          `Set postgres.port = ${actual.port}, or change the cluster's port and restart it.`,
+        ),
+      )
+    }
+    if (actual.checksums !== undefined && wanted.checksums && !actual.checksums) {
+      found.push(
+        finding(
+          'warning',
+          'data checksums are off',
+          `They can be turned on while it is stopped: pg_checksums --enable -D ${host.postgres.data_dir ?? debianDataDir(host.postgres)}`,
+        ),
+      )
+    }
+    return found
+  },
+}
+
+function nameOf(postgres: Postgres): string {
+  return postgres.kind === 'private' ? postgres.data_dir! : `${postgres.major}/${postgres.cluster}`
+}
+
+function change(name: string, action: Change['action'], line: string, steps: readonly Step[]): Change {
+  return { kind: 'cluster', name, action, line, hazards: [], steps }
+}
+
+async function stateOf(observe: Observe): Promise<ClusterState> {
+  const { host, cluster, isRunning } = observe
+  const { postgres } = host
+  if (!cluster)
+    return { state: await placeOf(host), port: postgres.port, hasBindir: await hasInitdb(postgres) }
+  const isWhole = !(await isHalfMade(host))
+  const state = isRunning ? 'running' : isWhole ? 'stopped' : 'half-made'
+  const [row] = await observe.query<{ checksums: string; encoding: string }>(
+    'postgres',
+    `select current_setting('data_checksums') as checksums, current_setting('server_encoding') as encoding`,
+  )
+  return {
+    state,
+    port: cluster.port,
+    hasBindir: true,
+    ...(row && { checksums: row.checksums === 'on', encoding: row.encoding }),
+  }
+}
+
+async function hasInitdb(postgres: Postgres): Promise<boolean> {
+  return postgres.kind !== 'private' || exists(join(privateBindir(postgres), 'initdb'))
+}
+
+/** Whether a cluster may be made where the host file wants it: never in a folder that holds anything. */
+async function placeOf(host: Host): Promise<'absent' | 'half-made' | 'occupied'> {
+  const { postgres } = host
+  const folder = postgres.kind === 'private' ? postgres.data_dir! : debianDataDir(postgres)
+  const entries = await readdir(folder).catch((error: unknown) => {
+    if (isMissing(error)) return []
+    throw error
+  })
+  if (entries.length === 0) return 'absent'
+  return (await isHalfMade(host)) ? 'half-made' : 'occupied'
+}
+
+/** Only what our own marker says was being made, and never got its control file, counts as half-made. */
+async function isHalfMade(host: Host): Promise<boolean> {
+  const { postgres } = host
+  if (postgres.kind !== 'debian') return false
+  if ((await readTextIfAny(markerPath(host)).catch(() => undefined)) === undefined) return false
+  return !(await exists(join(debianDataDir(postgres), 'global/pg_control')).catch(() => true))
+}
+
+function markerPath({ host, postgres }: Host): string {
+  return join(host.state_dir, 'journal', `making-${postgres.major}-${postgres.cluster}`)
+}
+
+function initdbOptions({ initdb, major }: Postgres): string[] {
+  const segment = initdb.wal_segsize === undefined ? undefined : parseSize(initdb.wal_segsize)! / 1024 ** 2
+  // From 18 on initdb turns checksums on by itself, and only then it knows how not to.
+  const checksums = initdb.data_checksums ? ['--data-checksums'] : major! >= 18 ? ['--no-data-checksums'] : []
+  return [
+    `--encoding=${initdb.encoding}`,
+    `--locale=${initdb.locale}`,
+    ...(initdb.locale_provider ? [`--locale-provider=${initdb.locale_provider}`] : []),
+    ...(initdb.icu_locale ? [`--icu-locale=${initdb.icu_locale}`] : []),
+    ...(segment ? [`--wal-segsize=${segment}`] : []),
+    ...checksums,
+  ]
+}
+
+/** In a folder beside the final one, which gets its name when everything in it is right (commit point: mv). */
+function makePrivate(postgres: Postgres, facts: Facts): Step[] {
+  const { osUser } = facts
+  const dataDir = postgres.data_dir!
+  const making = `${dataDir}.howdah-new`
+  const socketDir = privateSocketDir(postgres)
+  const conf = [
+    '# Written by Howdah when it made this cluster.',
+    `port = ${postgres.port}`,
+    `unix_socket_directories = ${literal(socketDir)}`,
+    `listen_addresses = ''`,
+    '',
+  ].join('\n')
+  return [
+    { run: 'exec', argv: ['rm', '-rf', '--', making] },
+    { run: 'exec', argv: ['mkdir', '-p', '--', dirname(dataDir)] },
+    { run: 'folder', path: making, mode: 0o700, owner: osUser },
+    { run: 'folder', path: socketDir, mode: 0o755, owner: osUser },
+    {
+      run: 'exec',
+      as: osUser,
+      argv: [
+        join(privateBindir(postgres), 'initdb'),
+        '--pgdata',
+        making,
+        `--username=${postgres.superuser}`,
+        '--auth-local=peer',
+        '--auth-host=scram-sha-256',
+        '--no-instructions',
+        ...initdbOptions(postgres),
+      ],
+    },
+    {
+      run: 'exec',
+      as: osUser,
+      argv: [
+        'sh',
+        '-c',
+        `printf "\\ninclude_dir = 'conf.d'\\n" >>"$1"`,
+        'sh',
+        join(making, 'postgresql.conf'),
+      ],
+    },
+    {
+      run: 'write',
+      path: join(making, 'conf.d/10-howdah-cluster.conf'),
+      content: conf,
+      mode: 0o640,
+      owner: osUser,
+    },
+    { run: 'exec', argv: ['sh', '-c', '[ ! -d "$1" ] || rmdir -- "$1"', 'sh', dataDir] },
+    { run: 'exec', argv: ['mv', '-T', '--', making, dataDir] },
+  ]
+}
+
+/** pg_createcluster cannot be undone by itself after SIGKILL, so a marker says that it was under way. */
+function makeDebian(host: Host, isHalfMade: boolean): Step[] {
+  const { postgres } = host
+  const [major, name] = [String(postgres.major), postgres.cluster]
+  const marker = markerPath(host)
+  return [
+    { run: 'write', path: marker, content: `${major}/${name}\n`, mode: 0o644, owner: 'root' },
+    ...(isHalfMade ? leftovers(postgres) : []),
+    {
+      run: 'exec',
+      argv: [
+        'pg_createcluster',
+        major,
+        name,
+        `--port=${postgres.port}`,
+        `--datadir=${debianDataDir(postgres)}`,
+        '--start-conf=auto',
+        '--',
+        ...initdbOptions(postgres),
+      ],
+    },
+    { run: 'exec', argv: ['rm', '-f', '--', marker] },
+    ...enable(postgres),
+  ]
+}
+
+// The folders of a cluster that never got its control file hold nothing that anybody could miss.
+function leftovers(postgres: Postgres): Step[] {
+  return [{ run: 'exec', argv: ['rm', '-rf', '--', debianDataDir(postgres), debianConfigDir(postgres)] }]
+}
+
+// systemd starts a cluster at boot by a generator that reads start.conf; it must hear of the new one.
+function enable(postgres: Postgres): Step[] {
+  const script = '[ ! -d /run/systemd/system ] || systemctl daemon-reload'
+  return [{ run: 'exec', argv: ['sh', '-c', script, debianUnit(postgres)] }]
+}
