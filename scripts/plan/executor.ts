@@ -138,7 +138,7 @@ class Execution implements AsyncDisposable {
     }
     const password = await readSecret(secret.ref)
     const verifier = await makeVerifier(password.reveal())
-    return text.replace(':verifier', () => literal(verifier))
+    return text.replace(/:verifier$/, () => literal(verifier)) // at the end, where no name can pass for it
   }
 
   async #write(step: Extract<Step, { run: 'write' }>): Promise<void> {

@@ -25,6 +25,8 @@ export interface Observe {
   readonly cluster: Cluster | undefined
   /** Whether the server answers. While it does not, kinds that ask it are empty. */
   readonly isRunning: boolean
+  /** Set by `export`: kinds that otherwise look only at what the host file names then look at everything. */
+  readonly isExport?: boolean
   /** Names of the databases that can be connected to; empty while the server does not answer. */
   databases(): Promise<readonly string[]>
   /** One query. Sessions are kept: one a database. */
@@ -43,6 +45,8 @@ export interface Kind<T> {
   change(name: string, wanted: T, actual: T | undefined, context: Context): Change | undefined
   /** What takes away one that the file does not name. Left out: never dropped. Pure. */
   drop?(name: string, actual: T, context: Context): Change | undefined
+  /** What to say about one that `drop` would take away; with `impossible` it is not asked to. Pure. */
+  dropFindings?(name: string, actual: T, context: Context): Finding[]
   /** What to say about one. Pure. */
   findings?(name: string, wanted: T, actual: T | undefined, context: Context): Finding[]
   /**

@@ -44,9 +44,10 @@ function planKind(
   const wanted = kind.wanted(observe.host, observe.facts)
   const names = [...wanted.keys()].toSorted(byCodePoint)
   const unwanted = [...actual.keys()].filter((name) => !wanted.has(name)).toSorted(byCodePoint)
-  const findings = names.flatMap(
-    (name) => kind.findings?.(name, wanted.get(name)!, actual.get(name), context) ?? [],
-  )
+  const findings = [
+    ...names.flatMap((name) => kind.findings?.(name, wanted.get(name)!, actual.get(name), context) ?? []),
+    ...unwanted.flatMap((name) => kind.dropFindings?.(name, actual.get(name)!, context) ?? []),
+  ]
   const impossible = new Set(findings.filter(({ level }) => level === 'impossible').map(({ name }) => name))
   return {
     changes: names
@@ -54,6 +55,7 @@ function planKind(
       .map((name) => kind.change(name, wanted.get(name)!, actual.get(name), context))
       .filter((change) => change !== undefined),
     drops: unwanted
+      .filter((name) => !impossible.has(name))
       .map((name) => kind.drop?.(name, actual.get(name)!, context))
       .filter((change) => change !== undefined),
     findings,
