@@ -158,13 +158,22 @@ function begin(
 async function feed(child: ChildProcess, source: AsyncIterable<Uint8Array>): Promise<unknown> {
   const stdin = child.stdin!
   let isOpen = true
+  let wake = () => {}
+  const shut = () => {
+    isOpen = false
+    wake()
+  }
   // A program that ends early closes its input: its exit code tells the story, not our EPIPE.
-  stdin.on('error', () => (isOpen = false)).on('close', () => (isOpen = false))
+  stdin
+    .on('error', shut)
+    .on('close', shut)
+    .on('drain', () => wake())
   try {
     for await (const chunk of source) {
       if (!isOpen) break
       if (!stdin.write(chunk)) {
-        await Promise.race([once(stdin, 'drain'), once(stdin, 'close')]).catch(() => {})
+        // One listener for all of the waits: one more for each would be memory that grows with the size.
+        await new Promise<void>((resolve) => (wake = resolve))
       }
     }
     stdin.end()
