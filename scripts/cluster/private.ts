@@ -53,12 +53,23 @@ export async function openPrivate(spec: Postgres): Promise<Cluster | undefined> 
       },
     )
   }
-  return privateCluster(spec, await privateOsUser(spec))
+  return privateCluster(spec, await privateOsUser(spec), await runningAt(dataDir))
 }
 
-function privateCluster(spec: Postgres, osUser: string): Cluster {
+/** Where a running server listens, which a changed host file does not change: postmaster.pid says it, line by line. */
+async function runningAt(dataDir: string): Promise<{ port: number; socketDir: string } | undefined> {
+  const lines = (await readTextIfAny(join(dataDir, 'postmaster.pid')))?.split('\n') ?? []
+  const [, , , port, socketDir] = lines
+  return port && socketDir ? { port: Number(port), socketDir } : undefined
+}
+
+function privateCluster(
+  spec: Postgres,
+  osUser: string,
+  running: { port: number; socketDir: string } | undefined,
+): Cluster {
   const dataDir = spec.data_dir!
-  const socketDir = privateSocketDir(spec)
+  const { port, socketDir } = running ?? { port: spec.port, socketDir: privateSocketDir(spec) }
   const bindir = privateBindir(spec)
   const serverLog = join(socketDir, 'server.log')
   const label = `private cluster ${dataDir}`
@@ -81,29 +92,20 @@ function privateCluster(spec: Postgres, osUser: string): Cluster {
     label,
     major: spec.major!,
     bindir,
-    port: spec.port,
+    port,
     socketDir,
     dataDir,
     configDir: dataDir,
     osUser,
     superuser: spec.superuser,
     clientArguments: (database) => ({
-      argv: [
-        '--host',
-        socketDir,
-        '--port',
-        String(spec.port),
-        '--username',
-        spec.superuser,
-        '--dbname',
-        database,
-      ],
+      argv: ['--host', socketDir, '--port', String(port), '--username', spec.superuser, '--dbname', database],
       env: {},
     }),
     connect: (database, options = {}) =>
       connect({
         host: socketDir,
-        port: spec.port,
+        port,
         user: options.user ?? spec.superuser,
         database,
         peer: osUser,
@@ -111,7 +113,7 @@ function privateCluster(spec: Postgres, osUser: string): Cluster {
         replication: options.replication,
         label,
       }),
-    isRunning: () => isListening(socketDir, spec.port),
+    isRunning: () => isListening(socketDir, port),
     async start() {
       await pgCtl('start', '-l', serverLog)
       await waitUntilReady(cluster)

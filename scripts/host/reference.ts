@@ -1,0 +1,155 @@
+import { z } from 'zod'
+import { hostSchema } from './schema.ts'
+
+/** The JSON Schema of the host file, for editors: the text of conf/host.schema.json. Pure. */
+export function hostJsonSchema(): string {
+  const schema = z.toJSONSchema(hostSchema, { io: 'input', unrepresentable: 'any', target: 'draft-7' })
+  return `${JSON.stringify({ ...schema, title: 'Howdah host file' }, undefined, 2)}\n`
+}
+
+interface JsonSchema {
+  readonly type?: string
+  readonly description?: string
+  readonly default?: unknown
+  readonly const?: unknown
+  readonly enum?: readonly unknown[]
+  readonly anyOf?: readonly JsonSchema[]
+  readonly properties?: Readonly<Record<string, JsonSchema>>
+  readonly additionalProperties?: JsonSchema | boolean
+  readonly items?: JsonSchema
+  readonly required?: readonly string[]
+}
+
+/**
+ * Every key of the host file with its meaning and default, as TOML: the text of conf/reference.toml.
+ * Lines that begin with `# key =` show a default or an example; the file is a valid host file. Pure.
+ */
+export function referenceToml(): string {
+  const schema = JSON.parse(hostJsonSchema()) as JsonSchema
+  const lines = [
+    '#:schema ./host.schema.json',
+    '# Every key of the host file. Lines that are commented out show a default, or an example where',
+    '# there is none. Times and sizes are texts: "30d", "64MB".',
+    ...table('', schema),
+  ]
+  return `${lines.join('\n')}\n`
+}
+
+function table(path: string, schema: JsonSchema): string[] {
+  const entries = Object.entries(schema.properties ?? {})
+  const leaves = entries.filter(([, value]) => !isTable(value))
+  const tables = entries.filter(([, value]) => isTable(value))
+  return [
+    ...leaves.flatMap(([key, value]) =>
+      leaf(
+        path,
+        key,
+        value,
+        schema.required?.includes(key) === true || `${path}.${key}` === 'postgres.major',
+      ),
+    ),
+    ...tables.flatMap(([key, value]) => subTable(path === '' ? key : `${path}.${key}`, value)),
+  ]
+}
+
+function subTable(path: string, schema: JsonSchema): string[] {
+  const about = schema.description === undefined ? [] : [`# ${schema.description}`]
+  if (schema.type === 'array')
+    return ['', ...about, ...commented(`[[${path}]]`, table(path, { ...schema.items!, required: [] }))]
+  const element = schema.additionalProperties
+  if (typeof element !== 'object') return ['', ...about, `[${path}]`, ...table(path, schema)]
+  if (isTable(element)) return subTable(`${path}.${NAMES[path] ?? 'NAME'}`, element)
+  return [
+    '',
+    ...about,
+    `[${path}]`,
+    ...(FREE[path.replace(/\..*\./, '.*.')] ?? []).map((line) => `# ${line}`),
+  ]
+}
+
+/** A table that would not be valid as it stands: all of it is commented out. */
+function commented(header: string, lines: readonly string[]): string[] {
+  return [`# ${header}`, ...lines.map((line) => (line.startsWith('[') ? `# ${line}` : line))]
+}
+
+function leaf(path: string, key: string, schema: JsonSchema, required: boolean): string[] {
+  const fullPath = path === '' ? key : `${path}.${key}`
+  const example =
+    EXAMPLES[fullPath.replaceAll(/\.(NAME|xtelem|nightly|local|data_array|public)(?=\.)/g, '.*')]
+  const value = example ?? JSON.stringify(schema.default ?? schema.const ?? '')
+  const choices = schema.enum === undefined ? undefined : schema.enum.map(String).join(' | ')
+  const about = [choices, schema.description].filter(Boolean).join('; ')
+  const line = `${required ? '' : '# '}${key} = ${value}`
+  return [about === '' ? line : `${line.padEnd(36)} # ${about}`]
+}
+
+function isTable(schema: JsonSchema): boolean {
+  if (schema.type === 'array') return schema.items?.type === 'object'
+  return schema.type === 'object'
+}
+
+// Names that the reference gives to the tables that are keyed by name.
+const NAMES: Readonly<Record<string, string>> = {
+  tablespaces: 'data_array',
+  roles: 'xtelem',
+  databases: 'xtelem',
+  'databases.xtelem.schemas': 'public',
+  store: 'local',
+  backup: 'nightly',
+}
+
+/** Lines for tables whose keys are free. */
+const FREE: Readonly<Record<string, readonly string[]>> = {
+  settings: ['log_min_duration_statement = "1s"', 'shared_preload_libraries = ["pg_stat_statements"]'],
+  'roles.*.settings': ['search_path = ["app", "public"]'],
+  'databases.*.settings': ['timezone = "UTC"'],
+  'tablespaces.*.options': ['random_page_cost = 1.1'],
+}
+
+// What a key shows where its default is nothing.
+const EXAMPLES: Readonly<Record<string, string>> = {
+  'host.name': '"db1"',
+  'postgres.major': '17',
+  'postgres.packages': '["postgresql-17"]',
+  'postgres.data_dir': '"/srv/pg/data"',
+  'postgres.bindir': '"/usr/lib/postgresql/17/bin"',
+  'postgres.socket_dir': '"/srv/pg/socket"',
+  'postgres.url': '"postgres://admin@db.example.org/"',
+  'postgres.password': '{ file = "/etc/howdah/secrets/admin" }',
+  'postgres.sslmode': '"verify-full"',
+  'postgres.ca_file': '"/etc/howdah/ca.pem"',
+  'postgres.initdb.locale_provider': '"libc"',
+  'postgres.initdb.icu_locale': '"de-AT"',
+  'postgres.initdb.wal_segsize': '"16MB"',
+  'postgres.tune.memory': '"2GB"',
+  'postgres.tune.cpus': '2',
+  'hba.rules.type': '"host"',
+  'hba.rules.address': '"192.168.0.0/16"',
+  'hba.rules.method': '"scram-sha-256"',
+  'hba.rules.comment': '"instrument computers"',
+  'tablespaces.*.location': '"/data/postgres"',
+  'tablespaces.*.owner': '"postgres"',
+  'roles.*.reassign_to': '"postgres"',
+  'roles.*.valid_until': '"2027-01-01T00:00:00Z"',
+  'roles.*.password': '{ file = "/etc/howdah/secrets/xtelem" }',
+  'roles.*.member_of': '["readers", { role = "pg_monitor", admin = false }]',
+  'roles.*.comment': '"the ingesting application"',
+  'databases.*.owner': '"xtelem"',
+  'databases.*.encoding': '"UTF8"',
+  'databases.*.locale': '"C.UTF-8"',
+  'databases.*.template': '"template0"',
+  'databases.*.tablespace': '"data_array"',
+  'databases.*.extensions': '["pg_trgm", { name = "hstore", version = "latest", schema = "public" }]',
+  'databases.*.comment': '"telemetry"',
+  'databases.*.schemas.*.owner': '"xtelem"',
+  'databases.*.grants.to': '["xsup"]',
+  'databases.*.grants.on': '"tables"',
+  'databases.*.grants.objects': '["telem"]',
+  'databases.*.grants.privileges': '["SELECT"]',
+  'databases.*.grants.creators': '["xtelem"]',
+  'store.*.type': '"dir"',
+  'store.*.path': '"/var/backups/howdah"',
+  'backup.*.kind': '"dump"',
+  'backup.*.databases': '["xtelem"]',
+  'backup.*.store': '"local"',
+}

@@ -1,0 +1,193 @@
+import process from 'node:process'
+import { type Cluster } from '../cluster/cluster.ts'
+import { holdResource, stateAccess, systemIdentifier } from '../cluster/lock.ts'
+import { type LoadedHost, openCluster } from '../cluster/open.ts'
+import { Fail } from '../core/fail.ts'
+import { makeFolder } from '../core/file.ts'
+import { type Host } from '../host/schema.ts'
+import { VERSION } from '../core/version.ts'
+import { userInfo } from 'node:os'
+import { type Change, type Finding, HAZARDS, type Step } from './change.ts'
+import { execute, type Target } from './executor.ts'
+import { recoverWrites } from './guarded-write.ts'
+import { FOUNDATION, selectKinds } from './kinds.ts'
+import { observeHost } from './observe.ts'
+import { type AnyKind, type Planned, planKinds } from './planner.ts'
+import { assertFresh, hashHost, hazardsOf, type PlanOrigin, readPlan } from './saved.ts'
+import { showFinding } from './show.ts'
+
+/** A plan, and what it was made for. */
+export interface HostPlan {
+  readonly planned: Planned
+  readonly origin: PlanOrigin
+  /** Text for people on what the plan does not show yet. */
+  readonly note: string | undefined
+}
+
+/** What to plan. */
+export interface Scope {
+  readonly loaded: LoadedHost
+  readonly overrides: readonly string[]
+  readonly only: readonly string[] | undefined
+}
+
+/** How to apply. */
+export interface ApplyOptions {
+  readonly allow: ReadonlySet<string>
+  /** A saved plan to run instead of a new one. */
+  readonly file?: string | undefined
+  /** Asked with the plan before anything is changed; false stops it. */
+  readonly confirm?: (plan: HostPlan) => Promise<boolean>
+  readonly onDone?: (change: Change) => void
+  readonly onStep?: Target['onStep']
+}
+
+/** What an apply did. */
+export interface Applied {
+  readonly changes: readonly Change[]
+  readonly findings: readonly Finding[]
+}
+
+/**
+ * Plans a host; writes nothing, on the host and in the server.
+ * @throws {Fail} what a connection throws; `usage` for an unknown kind
+ */
+export async function planHost(scope: Scope): Promise<HostPlan> {
+  const { host } = scope.loaded
+  const cluster = await openCluster(host)
+  await using observe = await observeHost(host, cluster)
+  const isDown = cluster !== undefined && !observe.isRunning
+  const kinds = selectKinds(scope.only).filter(({ name }) => !isDown || FOUNDATION.has(name))
+  return {
+    planned: await planKinds(kinds, observe),
+    origin: await originOf(scope, cluster),
+    note: isDown ? `${cluster.label} does not answer: the rest is planned when it runs` : undefined,
+  }
+}
+
+/**
+ * Brings a host in line with its file. What needs consent is refused before anything is touched.
+ * A cluster that had to be started first is planned anew then; so are grants after everything
+ * else, since objects may have been made.
+ * @throws {Fail} `hazard-refused`, `plan-impossible`, `plan-stale`, `not-permitted`, `lock-held`, and what the executor throws
+ */
+export async function applyHost(scope: Scope, options: ApplyOptions): Promise<Applied> {
+  const { host } = scope.loaded
+  const cluster = await openCluster(host)
+  // A plan on the file system's and the server's state needs both to be at rest, so the lock comes first.
+  await using _lock = await lockFor(host, cluster)
+  await recoverWrites(host.host.state_dir, cluster)
+  const first = await planHost(scope)
+  if (options.file !== undefined)
+    assertFresh(await readPlan(options.file, VERSION), first.origin, first.planned)
+  assertAllowed(first.planned, options.allow)
+  if (first.planned.changes.length > 0 && (await options.confirm?.(first)) === false) {
+    throw new Fail('interrupted', 'nothing was changed', { hint: 'Answer y, or give --yes.' })
+  }
+  const done: Change[] = []
+  let plan = first
+  if (first.note !== undefined) {
+    await executeAll(first.planned.changes, host, options, done)
+    plan = await planHost(scope)
+    assertAllowed(plan.planned, options.allow)
+  }
+  const [grants, others] = partition(plan.planned.changes, ({ kind }) => kind === 'grant')
+  await executeAll(others, host, options, done)
+  const late = others.length === 0 ? grants : await replan(scope, 'grant', options.allow)
+  await executeAll(late, host, options, done)
+  return { changes: done, findings: plan.planned.findings }
+}
+
+/**
+ * Refuses what must not happen, with everything that speaks against it at once.
+ * @throws {Fail} `plan-impossible`, `hazard-refused`
+ */
+function assertAllowed(planned: Planned, allow: ReadonlySet<string>): void {
+  for (const hazard of allow) {
+    if (Object.hasOwn(HAZARDS, hazard)) continue
+    throw new Fail('usage', `there is no hazard "${hazard}"`, {
+      hint: `The hazards are: ${Object.keys(HAZARDS).join(', ')}.`,
+    })
+  }
+  const impossible = planned.findings.filter(({ level }) => level === 'impossible')
+  if (impossible.length > 0) {
+    throw new Fail('plan-impossible', `nothing was changed:\n${impossible.map(showFinding).join('\n')}`, {
+      hint: 'Correct the host file or the host, then run the same command again.',
+    })
+  }
+  const refused = hazardsOf(planned.changes).filter((hazard) => !allow.has(hazard))
+  if (refused.length === 0) return
+  const why = refused.map((hazard) => `${hazard} (${HAZARDS[hazard]})`).join(', ')
+  throw new Fail('hazard-refused', `nothing was changed: the plan needs consent for ${why}`, {
+    hint: `Look at it with: howdah provision plan. Then give: --allow ${refused.join(',')}`,
+  })
+}
+
+async function executeAll(
+  changes: readonly Change[],
+  host: Host,
+  options: ApplyOptions,
+  done: Change[],
+): Promise<void> {
+  assertPermitted(changes)
+  await execute(changes, {
+    open: () => openCluster(host),
+    stateDir: host.host.state_dir,
+    onDone: (change) => {
+      done.push(change)
+      options.onDone?.(change)
+    },
+    ...(options.onStep && { onStep: options.onStep }),
+  })
+}
+
+async function replan(scope: Scope, kind: string, allow: ReadonlySet<string>): Promise<readonly Change[]> {
+  const isSelected = selectKinds(scope.only).some(({ name }: AnyKind) => name === kind)
+  if (!isSelected) return []
+  const host = scope.loaded.host
+  await using observe = await observeHost(host, await openCluster(host))
+  const planned = await planKinds(
+    selectKinds([kind]).filter(({ name }) => name === kind),
+    observe,
+  )
+  assertAllowed(planned, allow)
+  return planned.changes
+}
+
+/** Says who is needed before anything is touched, not half-way. */
+function assertPermitted(changes: readonly Change[]): void {
+  if (process.getuid?.() === 0) return
+  const me = userInfo().username
+  const needs = (step: Step) => {
+    if (step.run === 'write' || step.run === 'folder') return step.owner
+    return step.run === 'exec' ? (step.as ?? me) : me
+  }
+  const other = changes.flatMap(({ steps }) => steps.map(needs)).find((user) => user !== me)
+  if (other === undefined) return
+  throw new Fail('not-permitted', `nothing was changed: this needs root, and you are "${me}"`, {
+    hint: 'Run it with sudo.',
+  })
+}
+
+async function lockFor(host: Host, cluster: Cluster | undefined): Promise<AsyncDisposable> {
+  await makeFolder(
+    host.host.state_dir,
+    stateAccess(host.postgres.kind === 'remote' ? undefined : (cluster?.osUser ?? 'postgres')),
+  )
+  return holdResource(host, cluster, 'cluster')
+}
+
+async function originOf(scope: Scope, cluster: Cluster | undefined): Promise<PlanOrigin> {
+  const { text, host } = scope.loaded
+  return {
+    howdah: VERSION,
+    hostHash: hashHost(text, scope.overrides),
+    systemIdentifier: cluster ? await systemIdentifier(cluster) : '',
+    major: cluster?.major ?? host.postgres.major ?? 0,
+    only: scope.only ?? null,
+  }
+}
+
+function partition<T>(items: readonly T[], test: (item: T) => boolean): [T[], T[]] {
+  return [items.filter(test), items.filter((item) => !test(item))]
+}
