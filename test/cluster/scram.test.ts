@@ -1,5 +1,11 @@
-import { describe, expect, test } from 'vitest'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { userId } from '../../scripts/cluster/connect.ts'
 import { isMd5, makeVerifier, matchesVerifier } from '../../scripts/cluster/scram.ts'
+import { literal } from '../../scripts/cluster/sql.ts'
+import { run } from '../../scripts/core/exec.ts'
+import { writeFileAtomic } from '../../scripts/core/file.ts'
+import { startServer, type TestServer } from '../support/server.ts'
 
 // RFC 7677, section 3, gives the salt and the password; the keys follow from RFC 5802.
 const PENCIL =
@@ -65,4 +71,75 @@ test.each([
   ['no hash', 'md5', false],
 ])('isMd5: %s: %s', (_, stored, expected) => {
   expect(isMd5(stored)).toBe(expected)
+})
+
+describe('a real server', () => {
+  let server: TestServer
+  beforeAll(async () => {
+    server = await startServer()
+    const rules = 'local all postgres peer\nlocal all all scram-sha-256\n'
+    await writeFileAtomic(join(server.cluster.dataDir, 'pg_hba.conf'), rules, {
+      mode: 0o640,
+      ...userId(server.cluster.osUser),
+    })
+    await server.query('postgres', 'create role login login')
+    await server.query('postgres', 'select pg_reload_conf()')
+  })
+  afterAll(() => server[Symbol.asyncDispose]())
+
+  test.each([
+    ['plain', 'pencil'],
+    ['sharp s', 'Straße'],
+    ['a ligature, which is prepared to two letters', 'ﬁsh'],
+    ['a combining accent', 'cafe\u0301'],
+    ['full width letters', 'ｐａｓｓ'],
+    ['no-break and zero width spaces', 'a\u00a0b\u200bc'],
+    ['a soft hyphen', 'cor\u00adrect'],
+    ['spaces around', '  lead and trail  '],
+    ['quotes, backslashes and dollars', `'"\\$$'; drop role login; --`],
+    ['an emoji, which is refused and taken as it is', 'ﬁsh😀'],
+    ['a family of emoji with joiners', '👩‍👩‍👧'],
+    ['Hebrew', 'סיסמה'],
+    ['Hebrew beside Latin, which is refused and taken as it is', 'סיסמהﬁ'],
+    ['a control character', 'a\u0001b'],
+    ['a private character beside a ligature', 'ﬁ\ue000'],
+    ['what looks like a verifier', PENCIL.slice(0, 40)],
+    ['2000 letters', 'é'.repeat(1000)],
+  ])("%s: our verifier lets libpq in, and the server's own verifies", async (_, password) => {
+    await server.query('postgres', `alter role login password ${literal(await makeVerifier(password))}`)
+    const login = (secret: string) =>
+      run([`${server.cluster.bindir}/psql`, '-X', '-A', '-t', '-c', 'select session_user'], {
+        env: {
+          PGHOST: server.cluster.socketDir,
+          PGUSER: 'login',
+          PGDATABASE: 'postgres',
+          PGPASSWORD: secret,
+        },
+        okCodes: [0, 2],
+      })
+    expect(await login(password)).toMatchObject({ code: 0, stdout: 'login\n' })
+    expect((await login(`${password}x`)).stderr).toContain('password authentication failed')
+
+    await server.query('postgres', `alter role login password ${literal(password)}`)
+    expect(await matchesVerifier(password, await storedVerifier(), 'login')).toBe(true)
+    expect(await matchesVerifier(`${password}x`, await storedVerifier(), 'login')).toBe(false)
+  })
+
+  test('an MD5 hash of the server: verifies for its role only', async () => {
+    await server.query(
+      'postgres',
+      `set password_encryption = md5; alter role login password 'Straße'; reset password_encryption`,
+    )
+    expect(await storedVerifier()).toMatch(/^md5/)
+    expect(await matchesVerifier('Straße', await storedVerifier(), 'login')).toBe(true)
+    expect(await matchesVerifier('Straße', await storedVerifier(), 'other')).toBe(false)
+  })
+
+  async function storedVerifier(): Promise<string> {
+    const rows = await server.query<{ stored: string }>(
+      'postgres',
+      `select rolpassword as stored from pg_authid where rolname = 'login'`,
+    )
+    return rows[0]!.stored
+  }
 })
