@@ -106,8 +106,10 @@ async function problemsOf(check: Check, cluster: Cluster | undefined): Promise<s
   }
 }
 
-// "setting could not be applied" is what pg_file_settings says of a value that needs a restart too
-// (src/backend/utils/misc/guc.c, ProcessConfigFileInternal), so for those it is no problem.
+// "setting could not be applied" is what pg_file_settings says of a value that needs a restart too,
+// and the other text of a line that is gone and needs one (src/backend/utils/misc/guc.c,
+// ProcessConfigFileInternal), so those are no problems. A rule with a type and an error is only
+// commented on: a hostssl rule while ssl is off (src/backend/libpq/hba.c, parse_hba_line).
 const PROBLEMS: Readonly<Record<Check, string>> = {
   settings: `
     select format('%s:%s: %s: %s', f.sourcefile, f.sourceline, f.name, f.error) as problem
@@ -115,10 +117,12 @@ const PROBLEMS: Readonly<Record<Check, string>> = {
       left join pg_catalog.pg_settings s on lower(s.name) = lower(f.name)
      where f.error is not null
        and not (f.error = 'setting could not be applied' and s.context is not distinct from 'postmaster')
+       and not (f.name is null and f.error like 'parameter "%" cannot be changed without restarting the server')
      order by f.seqno`,
   hba: `
     select format('line %s: %s', line_number, error) as problem
-      from pg_catalog.pg_hba_file_rules where error is not null order by line_number`,
+      from pg_catalog.pg_hba_file_rules
+     where error is not null and type is null order by line_number`,
 }
 
 function fileTitle(check: Check): string {
