@@ -16,28 +16,38 @@ import { type Host } from '../../host/schema.ts'
  */
 export type StoredPassword = 'matches' | 'differs' | 'md5' | 'absent' | 'unreadable'
 
+/** The secrets of roles, as far as they are any. */
+export interface RoleSecrets {
+  readonly secrets: ReadonlyMap<string, Secret>
+  /** Those that can be read but are no secrets, by role: empty ones, placeholders, well-known defaults. */
+  readonly refused: ReadonlyMap<string, Fail>
+}
+
 /** A role's secret, or why there is none. */
 export type RoleSecret = { readonly role: string; readonly ref: SecretRef } & (
   | { readonly secret: Secret }
-  | { readonly problem: Fail }
+  | { readonly problem: Fail; readonly isRead: boolean }
 )
 
 /**
  * The secrets of all roles of a host file.
- * @throws {Fail} `secret` once for all that cannot be read or are no secrets; names references, never values
+ * @throws {Fail} `secret` once for all that cannot be read; names references, never values
  */
-export async function readPasswords(host: Host): Promise<Map<string, Secret>> {
+export async function readPasswords(host: Host): Promise<RoleSecrets> {
   const found = await roleSecrets(host)
   const problems = found.flatMap((entry) => ('problem' in entry ? [entry] : []))
-  const [first] = problems
-  if (first !== undefined) {
-    const lines = problems.map(({ role, problem }) => `role ${show(role)}: ${problem.message}`)
-    if (lines.length === 1) throw new Fail('secret', lines[0]!, { hint: first.problem.hint })
-    throw new Fail('secret', `${lines.length} secrets cannot be used\n  ${lines.join('\n  ')}`, {
-      hint: 'Make files that are missing with: howdah secret generate',
-    })
+  const unread = problems.filter(({ isRead }) => !isRead)
+  if (unread.length === 0) {
+    return {
+      secrets: new Map(found.flatMap((entry) => ('secret' in entry ? [[entry.role, entry.secret]] : []))),
+      refused: new Map(problems.map(({ role, problem }) => [role, problem])),
+    }
   }
-  return new Map(found.flatMap((entry) => ('secret' in entry ? [[entry.role, entry.secret] as const] : [])))
+  const lines = unread.map(({ role, problem }) => `role ${show(role)}: ${problem.message}`)
+  if (lines.length === 1) throw new Fail('secret', lines[0]!, { hint: unread[0]!.problem.hint })
+  throw new Fail('secret', `${lines.length} secrets cannot be read\n  ${lines.join('\n  ')}`, {
+    hint: 'Make files that are missing with: howdah secret generate',
+  })
 }
 
 /** The secrets of all roles of a host file, the bad ones with what is wrong with them. */
@@ -75,9 +85,14 @@ async function roleSecret(role: string, ref: SecretRef): Promise<RoleSecret> {
     if (reason === undefined) return { role, ref, secret }
     const hint =
       'file' in ref ? `Remove it and make a random one with: howdah secret generate ${ref.file}` : undefined
-    return { role, ref, problem: new Fail('secret', `${describeSecret(ref)} ${reason}`, { hint }) }
+    return {
+      role,
+      ref,
+      isRead: true,
+      problem: new Fail('secret', `its password, ${describeSecret(ref)}, ${reason}`, { hint }),
+    }
   } catch (error) {
-    if (error instanceof Fail) return { role, ref, problem: error }
+    if (error instanceof Fail) return { role, ref, isRead: false, problem: error }
     throw error
   }
 }

@@ -1,4 +1,5 @@
 import { ident, literal, show } from '../../cluster/sql.ts'
+import { type Host } from '../../host/schema.ts'
 import { type Change, type Finding, type Step } from '../change.ts'
 import { type Context, type Observe } from '../kind.ts'
 
@@ -41,6 +42,11 @@ const TIES = `
     left join pg_database b on b.oid = d.dbid
    where r.rolname = any($1)
    group by 1, 2, 3 order by 1, 2`
+
+/** Whether the host file says that a role is to be absent. */
+export function isDropped(host: Host, name: string): boolean {
+  return Object.hasOwn(host.roles, name) && host.roles[name]!.state === 'absent'
+}
 
 /** Looks up what holds roles that are to be dropped. */
 export async function observeTies(observe: Observe, names: readonly string[]): Promise<Map<string, Ties>> {

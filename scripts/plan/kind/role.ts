@@ -1,60 +1,11 @@
 import { ident, literal, show } from '../../cluster/sql.ts'
 import { type SecretRef } from '../../core/secret.ts'
-import { type Host, type RoleSpec } from '../../host/schema.ts'
-import {
-  exportedSettings,
-  settingChanges,
-  type StoredSettings,
-  storedSettings,
-  wantedSettings,
-} from '../assignment.ts'
+import { exportedSettings, settingChanges } from '../assignment.ts'
 import { type Change, type Finding, type Step } from '../change.ts'
-import { type Kind, type Observe } from '../kind.ts'
-import { comparePassword, readPasswords, type StoredPassword } from './password.ts'
-import { type Droppable, dropFindings, dropRole, observeTies } from './role-drop.ts'
-
-/** What a role may do; the names are those of the host file and of SQL. */
-const ATTRIBUTES = [
-  'login',
-  'superuser',
-  'createdb',
-  'createrole',
-  'inherit',
-  'replication',
-  'bypassrls',
-] as const
-
-type Attributes = Readonly<Record<(typeof ATTRIBUTES)[number], boolean>>
-
-/** What `create role "x"` makes. */
-const DEFAULTS: Attributes = {
-  login: false,
-  superuser: false,
-  createdb: false,
-  createrole: false,
-  inherit: true,
-  replication: false,
-  bypassrls: false,
-}
-
-/** A role as it is wanted or as it is. */
-export interface Role extends Droppable {
-  readonly name: string
-  readonly attributes: Attributes
-  /** -1 is no limit. */
-  readonly connectionLimit: number
-  /** In UTC, `2027-01-01T00:00:00Z`, or `infinity`; undefined: never set. */
-  readonly validUntil: string | undefined
-  readonly settings: StoredSettings
-  /** Wanted undefined: not looked at. */
-  readonly comment: string | undefined
-  /** Wanted: where the password comes from; false is none, undefined is not looked at. */
-  readonly password?: SecretRef | false | undefined
-  /** Wanted: whether settings that are not named go. */
-  readonly isExact?: boolean
-  /** Actual: there where a password is looked at. */
-  readonly stored?: StoredPassword | undefined
-}
+import { type Kind } from '../kind.ts'
+import { observeRoles } from './role-actual.ts'
+import { dropFindings, dropRole, isDropped } from './role-drop.ts'
+import { ATTRIBUTES, DEFAULTS, type Role, wantedRole } from './role-spec.ts'
 
 /** Roles: attributes, limits, passwords, settings, comments. Memberships are a kind of their own. */
 export const role: Kind<Role> = {
@@ -65,8 +16,9 @@ export const role: Kind<Role> = {
         .filter(([, spec]) => spec.state === 'present')
         .map(([name, spec]) => [show(name), wantedRole(name, spec)]),
     ),
-  actual,
-  change: (name, wanted, actual) => (actual ? alterRole(name, wanted, actual) : createRole(name, wanted)),
+  actual: observeRoles,
+  change: (name, wanted, actual) =>
+    actual && !actual.isMissing ? alterRole(name, wanted, actual) : createRole(name, wanted),
   drop: (name, actual, context) =>
     isDropped(context.host, actual.name) ? dropRole(name, actual, context) : undefined,
   dropFindings: (name, actual, context) =>
@@ -75,113 +27,10 @@ export const role: Kind<Role> = {
   exported: (actual) => ({
     roles: Object.fromEntries(
       [...actual.values()]
-        .filter(({ isBootstrap }) => !isBootstrap)
+        .filter(({ isBootstrap, isMissing }) => !isBootstrap && !isMissing)
         .map((found) => [found.name, words(found)]),
     ),
   }),
-}
-
-function isDropped(host: Host, name: string): boolean {
-  return Object.hasOwn(host.roles, name) && host.roles[name]!.state === 'absent'
-}
-
-function wantedRole(name: string, spec: RoleSpec): Role {
-  return {
-    name,
-    attributes: Object.fromEntries(ATTRIBUTES.map((key) => [key, spec[key]])) as Attributes,
-    connectionLimit: spec.connection_limit,
-    validUntil: spec.valid_until === undefined ? undefined : inUtc(spec.valid_until),
-    settings: wantedSettings(spec.settings),
-    comment: spec.comment,
-    password: spec.password,
-    isExact: spec.manage === 'exact',
-  }
-}
-
-interface Row {
-  readonly name: string
-  readonly attributes: Attributes
-  readonly connection_limit: number
-  readonly valid_until: string | null
-  readonly settings: string[] | null
-  readonly comment: string | null
-  readonly is_bootstrap: boolean
-  readonly is_ours: boolean
-  readonly sees_verifiers: boolean
-}
-
-// Times outside of what four digits of a year can say are as good as the first and the last of them.
-const FIRST_TIME = '0001-01-01T00:00:00Z'
-const LAST_TIME = '9999-12-31T23:59:59.999999Z'
-
-const ROLES = `
-  select rolname::text as name,
-         json_build_object('login', rolcanlogin, 'superuser', rolsuper, 'createdb', rolcreatedb,
-           'createrole', rolcreaterole, 'inherit', rolinherit, 'replication', rolreplication,
-           'bypassrls', rolbypassrls) as attributes,
-         rolconnlimit as connection_limit,
-         case when rolvaliduntil is null then null when rolvaliduntil = 'infinity' then 'infinity'
-              else to_char(greatest(least(rolvaliduntil, '${LAST_TIME}'), '${FIRST_TIME}')
-                   at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') end as valid_until,
-         rolconfig as settings,
-         shobj_description(oid, 'pg_authid') as comment,
-         oid = 10 as is_bootstrap,
-         rolname = session_user as is_ours,
-         has_table_privilege('pg_authid', 'select') as sees_verifiers
-    from pg_roles where rolname !~ '^pg_'`
-
-async function actual(observe: Observe): Promise<Map<string, Role>> {
-  // First, and without a server too: a secret that is none stops everything before anything is changed.
-  const passwords = await readPasswords(observe.host)
-  if (!observe.isRunning) return new Map()
-  const rows = await observe.query<Row>('postgres', ROLES)
-  const stored = await comparePasswords(observe, passwords, rows[0]?.sees_verifiers ?? false)
-  const ties = await observeTies(
-    observe,
-    rows.map(({ name }) => name).filter((name) => isDropped(observe.host, name)),
-  )
-  return new Map(
-    rows.map((row) => [
-      show(row.name),
-      {
-        name: row.name,
-        attributes: row.attributes,
-        connectionLimit: row.connection_limit,
-        validUntil: row.valid_until === null ? undefined : withoutZeros(row.valid_until),
-        settings: storedSettings(row.settings),
-        comment: row.comment ?? undefined,
-        stored: stored.get(row.name),
-        isBootstrap: row.is_bootstrap,
-        isOurs: row.is_ours,
-        ties: ties.get(row.name),
-      },
-    ]),
-  )
-}
-
-/** Of the roles whose password the host file says something about. */
-async function comparePasswords(
-  observe: Observe,
-  passwords: Awaited<ReturnType<typeof readPasswords>>,
-  seesVerifiers: boolean,
-): Promise<Map<string, StoredPassword>> {
-  const names = Object.entries(observe.host.roles)
-    .filter(([, spec]) => spec.state === 'present' && spec.password !== undefined)
-    .map(([name]) => name)
-  if (!seesVerifiers || names.length === 0) return new Map(names.map((name) => [name, 'unreadable']))
-  const rows = await observe.query<{ name: string; verifier: string | null }>(
-    'postgres',
-    'select rolname::text as name, rolpassword as verifier from pg_authid where rolname = any($1)',
-    [names],
-  )
-  return new Map(
-    await Promise.all(
-      rows.map(
-        async ({ name, verifier }) =>
-          [name, await comparePassword(passwords.get(name), verifier, name)] as const,
-      ),
-    ),
-  )
 }
 
 function createRole(name: string, wanted: Role): Change {
@@ -277,6 +126,10 @@ function passwordChange(wanted: Role, actual: Role): { step: Step; line: string 
 }
 
 function findings(name: string, wanted: Role, actual: Role | undefined): Finding[] {
+  if (actual?.refused !== undefined) {
+    const { message: text, hint } = actual.refused
+    return [{ kind: 'role', name, level: 'impossible', text, ...(hint === undefined ? {} : { hint }) }]
+  }
   if (wanted.password === undefined || actual?.stored !== 'unreadable') return []
   return [
     {
@@ -331,19 +184,4 @@ function passwordStep(role: string, text: string, ref: SecretRef): Step {
 
 function commentStep(name: string, comment: string): Step {
   return sql(`comment on role ${ident(name)} is ${comment === '' ? 'null' : literal(comment)}`)
-}
-
-/** A time with an offset as the server's own are shown here: UTC, at most microseconds, four digits of a year. */
-function inUtc(text: string): string {
-  if (text === 'infinity') return text
-  const fraction = /\.(\d{1,6})\d*(?=\s*(?:Z|[+-]))/.exec(text)
-  const whole = new Date(fraction ? text.replace(fraction[0], '') : text).toISOString()
-  if (whole.startsWith('-')) return FIRST_TIME
-  if (whole.startsWith('+')) return LAST_TIME
-  const seconds = whole.slice(0, 'YYYY-MM-DDTHH:MM:SS'.length)
-  return withoutZeros(`${seconds}.${(fraction?.[1] ?? '').padEnd(6, '0')}Z`)
-}
-
-function withoutZeros(time: string): string {
-  return time.replace(/\.(\d*?)0*Z$/, (_, digits: string) => (digits === '' ? 'Z' : `.${digits}Z`))
 }
