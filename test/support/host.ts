@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { open, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { run } from '../../scripts/core/exec.ts'
 import { Fail } from '../../scripts/core/fail.ts'
@@ -76,11 +76,12 @@ let counter = 0
  */
 export async function bootHost(options: HostOptions = {}): Promise<TestHost> {
   await requireTools()
-  await removeLeftovers()
   const base = await makeBase(options.suite ?? 'bookworm')
   counter += 1
   const name = `howdah-${process.pid}-${counter}`
-  const host = new Host(join(HOME, 'hosts', name), name, options.binds ?? [])
+  const dir = join(HOME, 'hosts', name)
+  await claim(dir)
+  const host = new Host(dir, name, options.binds ?? [])
   try {
     await host.make(base)
     await host.boot()
@@ -109,7 +110,6 @@ class Host implements TestHost {
     for (const folder of ['root', 'work', 'upper/etc', 'upper/usr/local/share/ca-certificates']) {
       await mkdir(join(this.dir, folder), { recursive: true })
     }
-    await writeFile(join(this.dir, 'owner'), `${process.pid} ${await startTimeOf(process.pid)}`)
     await writeFile(join(this.dir, 'upper/etc/hostname'), `${this.name}\n`)
     // What this machine trusts besides Debian's own certificates; taken up by whoever installs ca-certificates.
     const certificates = '/usr/local/share/ca-certificates'
@@ -276,14 +276,16 @@ async function mirror(): Promise<string> {
   return 'http://deb.debian.org/debian'
 }
 
-/** Removes hosts whose test run has ended without doing so. */
-async function removeLeftovers(): Promise<void> {
+/** Makes a host's folder with its owner in it, and removes those whose test run ended without doing so. */
+async function claim(dir: string): Promise<void> {
   await using _lock = await takeLock(join(HOME, 'hosts.lock'), { waitSeconds: 60, folder: FOLDER })
-  for (const name of await readdir(join(HOME, 'hosts')).catch(() => [])) {
-    const dir = join(HOME, 'hosts', name)
-    const [pid, startTime] = ((await readTextIfAny(join(dir, 'owner'))) ?? '').split(' ')
+  const hosts = dirname(dir)
+  await mkdir(dir, { recursive: true })
+  await writeFile(join(dir, 'owner'), `${process.pid} ${await startTimeOf(process.pid)}`)
+  for (const name of await readdir(hosts)) {
+    const [pid, startTime] = ((await readTextIfAny(join(hosts, name, 'owner'))) ?? '').split(' ')
     if (pid && startTime && (await startTimeOf(Number(pid))) === startTime) continue
-    await removeHost(dir)
+    await removeHost(join(hosts, name))
   }
 }
 
