@@ -39,7 +39,7 @@ export async function exportHost(source: ExportSource): Promise<string> {
       })
     }
     if (!kind.exported) continue
-    const actual = await kind.actual(observe)
+    const actual = await kind.actual({ ...observe, isExport: true })
     document = merge(document, kind.exported(actual, { host, facts: observe.facts }))
   }
   const text = `#:schema ./host.schema.json\n${stringify(document)}`
