@@ -38,31 +38,40 @@ export interface RunResult {
  * @throws {Fail} `command-failed` with the last lines of its standard error as the hint, `not-permitted` when it is not installed
  */
 export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  assertNoNul(argv)
   const { $ } = await import('zx')
-  const timeoutSeconds = options.timeoutSeconds ?? 600
-  // Shell, prefix and postfix are pinned: zx would take them from ZX_* in the environment and run
-  // ZX_PREFIX before every command.
   const command = $({
-    shell: '/bin/bash',
-    prefix: 'set -euo pipefail;',
-    postfix: '',
-    cwd: '/',
+    ...PINNED,
     env: environment(options),
-    input: options.input ?? '',
+    // zx leaves an input that is empty open for ever: whoever reads it would wait as long.
+    ...(options.input ? { input: options.input } : { stdio: ['ignore', 'pipe', 'pipe'] as const }),
     signal: ending(options),
-    timeout: `${timeoutSeconds}s`,
-    nothrow: true,
-    quiet: true,
-    verbose: false,
+    timeout: (options.timeoutSeconds ?? 600) * 1000,
   })`exec ${[...become(argv, options)]}`
   const done = await command
   if (options.signal?.aborted || interrupted.aborted) throw interruption(options)
   const code = done.exitCode ?? -1
   if (!(options.okCodes ?? [0]).includes(code)) {
-    throw failure(argv, done.exitCode, done.signal ?? undefined, done.stderr)
+    throw failure(argv, { code: done.exitCode, signal: done.signal, stderr: done.stderr })
   }
   return { code, stdout: done.stdout, stderr: done.stderr }
 }
+
+// Everything that zx would take from ZX_* in the environment: it runs ZX_PREFIX before every command,
+// and with ZX_DETACHED a Ctrl-C would not reach the program.
+const PINNED = {
+  shell: '/bin/bash',
+  prefix: 'set -euo pipefail;',
+  postfix: '',
+  cwd: '/',
+  preferLocal: false,
+  detached: false,
+  timeoutSignal: 'SIGTERM',
+  killSignal: 'SIGTERM',
+  nothrow: true,
+  quiet: true,
+  verbose: false,
+} as const
 
 /**
  * Yields what a program writes to its standard output, then throws if the program failed.
@@ -88,9 +97,10 @@ export async function* output(
     const [code, signal] = await closed
     ended = true
     if (inputError !== undefined) throw inputError
-    if (code !== 0) throw failure(argv, code, signal ?? undefined, stderrTail())
+    if (code !== 0) throw failure(argv, { code, signal, stderr: stderrTail() })
   } catch (error) {
-    throw interrupted.aborted || options.signal?.aborted ? interruption(options) : error
+    if (interrupted.aborted || options.signal?.aborted) throw interruption(options)
+    throw isMissingProgram(error) ? failure(argv, { code: 127, signal: null, stderr: '' }) : error
   } finally {
     if (!ended) await stop(child, closed)
   }
@@ -140,6 +150,7 @@ function begin(
   stdin: 'pipe' | 'ignore',
 ): { child: ChildProcess; closed: Closed; stderrTail: () => string } {
   ending(options).throwIfAborted()
+  assertNoNul(argv)
   const [file, ...args] = become(argv, options)
   const child = spawn(file!, args, {
     cwd: '/',
@@ -179,14 +190,24 @@ async function feed(child: ChildProcess, source: AsyncIterable<Uint8Array>): Pro
     stdin.end()
     return undefined
   } catch (error) {
-    child.kill('SIGTERM') // before its input ends: an end would tell it that this was all
+    terminate(child) // before its input ends: an end would tell it that this was all
     return error
   }
 }
 
+/** How long a program may take to end when it was told to. */
+const GRACE_MILLISECONDS = 3000
+
+/** Tells a program to end; one that does not listen, or waits for a child that waits for its input, is killed. */
+function terminate(child: ChildProcess): void {
+  if (!child.kill('SIGTERM')) return
+  const timer = setTimeout(() => child.kill('SIGKILL'), GRACE_MILLISECONDS)
+  child.once('close', () => clearTimeout(timer))
+}
+
 async function stop(child: ChildProcess, closed: Closed): Promise<void> {
   child.stdout?.destroy()
-  child.kill('SIGTERM')
+  terminate(child)
   await closed.catch(() => {})
 }
 
@@ -215,17 +236,33 @@ function interruption(options: ExecOptions): unknown {
   return interrupted.aborted ? interrupted.reason : options.signal?.reason
 }
 
-function failure(
-  argv: readonly string[],
-  code: number | null,
-  signal: string | undefined,
-  stderr: string,
-): Fail {
+/** Bash would cut the argument off there, and run something else than what was meant. */
+function assertNoNul(argv: readonly string[]): void {
+  if (!argv.some((argument) => argument.includes('\0'))) return
+  throw new Fail('bug', `an argument of "${argv[0]}" holds a NUL byte`)
+}
+
+function isMissingProgram(error: unknown): boolean {
+  const { code, syscall } = error as NodeJS.ErrnoException
+  return code === 'ENOENT' && syscall?.startsWith('spawn') === true
+}
+
+interface Ended {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly stderr: string
+}
+
+function failure(argv: readonly string[], { code, signal, stderr }: Ended): Fail {
   const program = argv[0] ?? ''
-  const hint = stderr.trim().split('\n').slice(-12).join('\n')
-  if (code === 127) {
-    return new Fail('not-permitted', `program "${program}" is not installed`, { hint: hint || undefined })
+  const text = stderr.trim()
+  const hint = text === '' ? undefined : text.split('\n').slice(-12).join('\n')
+  // runuser fails with 1 whatever it is that it cannot do, and calls a missing program "permission
+  // denied" when one folder of PATH is closed to that user.
+  if (code === 127 || text.startsWith('runuser: failed to execute ')) {
+    return new Fail('not-permitted', `program "${program}" is not installed`, { hint })
   }
+  if (text.startsWith('runuser: user ')) return new Fail('not-permitted', `cannot run ${program}: ${text}`)
   const how = signal ? `was ended by ${signal}` : `ended with exit code ${code}`
-  return new Fail('command-failed', `${program} ${how}`, { hint: hint || undefined })
+  return new Fail('command-failed', `${program} ${how}`, { hint })
 }
