@@ -32,7 +32,7 @@ export function parseHost(text: string, options: ParseOptions = {}): Host {
   const parsed = hostSchema.safeParse(document)
   const lines = linesOf(text)
   const problems = (parsed.success ? [] : parsed.error.issues.flatMap((issue) => problemsOf(issue, document)))
-    .concat(parsed.success ? crossReferences(parsed.data) : [])
+    .concat(forbiddenKeys(document), parsed.success ? crossReferences(parsed.data) : [])
     .map(({ path, message }) => {
       const isOverridden = overridden.some((keys) => keys.every((key, index) => String(path[index]) === key))
       return { line: isOverridden ? undefined : lineOf(lines, path), path: showKeys(path), message }
@@ -51,7 +51,10 @@ function parseToml(text: string, name: string): Record<string, unknown> {
     const message = messageOf(cause)
       .split('\n')[0]!
       .replace(/^Invalid TOML document: /, '')
-    throw new Fail('host-file', `${at}: this is not TOML: ${message}`, { cause })
+    throw new Fail('host-file', `${at}: this is not TOML: ${message}`, {
+      hint: 'Names with other characters than letters, digits, "-" and "_" need quotes; conf/reference.toml shows the shape.',
+      cause,
+    })
   }
 }
 
@@ -163,6 +166,16 @@ function inside(schema: z.core.$ZodType, key: PropertyKey): z.core.$ZodType[] {
 
 function shapeOf(schema: z.core.$ZodType): Readonly<Record<string, z.core.$ZodType>> | undefined {
   return definition(schema).shape
+}
+
+// The schema passes over this key without a word, since it would change an object's prototype.
+function forbiddenKeys(value: unknown, path: readonly PropertyKey[] = []): Found[] {
+  if (typeof value !== 'object' || value === null) return []
+  return Object.keys(value).flatMap((key) =>
+    key === '__proto__'
+      ? [{ path: [...path, key], message: 'this name is not supported' }]
+      : forbiddenKeys((value as Record<string, unknown>)[key], [...path, key]),
+  )
 }
 
 /** Names in the file that must be in the file: stores of backups. Roles and tablespaces may be on the server only. */

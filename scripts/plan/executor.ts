@@ -215,8 +215,9 @@ class Execution implements AsyncDisposable {
     const known = this.#sessions.get(database)
     if (known) return known
     const client = await (await this.#require()).connect(database)
+    // pg_catalog comes first all the same; public is where CREATE EXTENSION puts what names no schema.
     await client.query(
-      `set search_path = pg_catalog; set lock_timeout = '30s'; set client_min_messages = warning`,
+      `set search_path = public; set lock_timeout = '30s'; set client_min_messages = warning`,
     )
     this.#sessions.set(database, client)
     return client
