@@ -67,8 +67,8 @@ export async function planHost(scope: Scope): Promise<HostPlan> {
 
 /**
  * Brings a host in line with its file. What needs consent is refused before anything is touched.
- * A cluster that had to be started first is planned anew then; so are grants after everything
- * else, since objects may have been made.
+ * A cluster that had to be made or started first is planned anew then, since only now it shows its
+ * files and catalogs; so are grants after everything else, since objects may have been made.
  * @throws {Fail} `hazard-refused`, `plan-impossible`, `plan-stale`, `not-permitted`, `lock-held`, and what the executor throws
  */
 export async function applyHost(scope: Scope, options: ApplyOptions): Promise<Applied> {
@@ -86,14 +86,18 @@ export async function applyHost(scope: Scope, options: ApplyOptions): Promise<Ap
   }
   const done: Change[] = []
   let plan = first
-  if (first.note !== undefined) {
-    await executeAll(first.planned.changes, host, options, done)
+  let { allow } = options
+  if (cluster === undefined || first.note !== undefined) {
+    const foundation = first.planned.changes.filter(({ kind }) => FOUNDATION.has(kind))
+    await executeAll(foundation, host, options, done)
+    // Nobody uses a cluster that was made just now.
+    if (cluster === undefined) allow = new Set([...allow, 'restarts-server', 'rewrites-hba'])
     plan = await planHost(scope)
-    assertAllowed(plan.planned, options.allow)
+    assertAllowed(plan.planned, allow)
   }
   const [grants, others] = partition(plan.planned.changes, ({ kind }) => kind === 'grant')
   await executeAll(others, host, options, done)
-  const late = others.length === 0 ? grants : await replan(scope, 'grant', options.allow)
+  const late = others.length === 0 ? grants : await replan(scope, 'grant', allow)
   await executeAll(late, host, options, done)
   return { changes: done, findings: plan.planned.findings }
 }
