@@ -1,7 +1,7 @@
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { stringify } from 'smol-toml'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { run } from '../../../scripts/core/exec.ts'
 import { parseHost } from '../../../scripts/host/host.ts'
 import { execute } from '../../../scripts/plan/executor.ts'
@@ -43,6 +43,16 @@ async function dieBefore(toml: string, step: 'reload' | 'restart'): Promise<void
   }
   await expect(server.apply([setting], toml, { onStep })).rejects.toThrow('killed')
   await rm(join(server.dir, 'state'), { recursive: true, force: true })
+}
+
+async function reloadByHand(): Promise<void> {
+  await server.withClient('postgres', async (client) => {
+    const at = async () =>
+      (await client.query<{ at: string }>('select pg_conf_load_time() as at')).rows[0]!.at
+    const before = await at()
+    await client.query('select pg_reload_conf()')
+    await vi.waitUntil(async () => (await at()) !== before)
+  })
 }
 
 describe('setting', () => {
@@ -210,7 +220,7 @@ describe('setting: a run that died', () => {
     await apply('[settings]')
     const toml = `[settings]\nmax_connections = 45`
     await dieBefore(toml, 'restart')
-    await server.query('postgres', 'select pg_reload_conf(), pg_sleep(0.3)')
+    await reloadByHand()
     const { changes } = await plan(toml)
     expect(changes).toMatchObject([{ line: 'restart for max_connections', hazards: ['restarts-server'] }])
     await apply(toml)
@@ -220,7 +230,7 @@ describe('setting: a run that died', () => {
   test('and the host file went back to the old value: a reload is enough', async () => {
     await apply(`[settings]\nmax_connections = 46`)
     await dieBefore(`[settings]\nmax_connections = 47`, 'restart')
-    await server.query('postgres', 'select pg_reload_conf(), pg_sleep(0.3)')
+    await reloadByHand()
     expect(await steps(`[settings]\nmax_connections = 46`)).toEqual(['write', 'reload'])
     await apply(`[settings]\nmax_connections = 46`)
     expect(await pending(`[settings]\nmax_connections = 46`)).toEqual([])
