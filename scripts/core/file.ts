@@ -48,7 +48,7 @@ export async function writeFileAtomic(
  */
 export async function makeFolder(path: string, access: Access): Promise<void> {
   try {
-    if (await exists(path)) return
+    if (await isFolder(path)) return
     await makeFolder(dirname(path), { ...access, mode: 0o755 })
     await mkdir(path, { mode: access.mode })
     const folder = await open(path, 'r')
@@ -60,12 +60,22 @@ export async function makeFolder(path: string, access: Access): Promise<void> {
     }
     await syncFolder(dirname(path))
   } catch (cause) {
-    if (cause instanceof Fail || (cause as NodeJS.ErrnoException).code === 'EEXIST') return
+    if (cause instanceof Fail) throw cause
+    if ((cause as NodeJS.ErrnoException).code === 'EEXIST') return
     throw new Fail('file-unreadable', `cannot make folder "${path}": ${reason(cause)}`, {
       hint: hintFor(cause, path),
       cause,
     })
   }
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  const found = await stat(path).catch((cause: unknown) => {
+    if (isMissing(cause)) return undefined
+    throw cause
+  })
+  if (found === undefined || found.isDirectory()) return found !== undefined
+  throw new Fail('file-unreadable', `cannot make folder "${path}": it is no folder`)
 }
 
 /**

@@ -28,7 +28,7 @@ export async function readJournal<T extends object>(path: string): Promise<T | u
   if (value.format !== FORMAT) {
     throw new Fail(
       'file-unreadable',
-      `the journal "${path}" has format ${value.format}, this version knows ${FORMAT}`,
+      `the journal "${path}" has ${value.format === undefined ? 'no format' : `format ${value.format}`}, this version knows ${FORMAT}`,
       {
         hint: 'Finish what it describes with the version of Howdah that wrote it.',
       },
@@ -64,7 +64,9 @@ export function journalPath(stateDir: string, name: string): string {
 
 function parseJson(text: string, path: string): object {
   try {
-    return JSON.parse(text) as object
+    const value: unknown = JSON.parse(text)
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new Error('no JSON object')
+    return value
   } catch (cause) {
     throw new Fail('file-unreadable', `the journal "${path}" is damaged`, {
       hint: `Look at it, and remove it when nothing is half-done: ${path}`,

@@ -1,4 +1,4 @@
-import { open } from 'node:fs/promises'
+import { constants, type FileHandle, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { flock } from './exec.ts'
@@ -20,7 +20,7 @@ export interface LockOptions {
  */
 export async function takeLock(path: string, options: LockOptions): Promise<AsyncDisposable> {
   await makeFolder(dirname(path), options.folder)
-  const file = await open(path, 'a', 0o660).catch((cause: unknown) => {
+  const file = await openLock(path).catch((cause: unknown) => {
     throw new Fail('not-permitted', `cannot open the lock "${path}": ${messageOf(cause)}`, {
       hint: 'Run this as root, or as the owner of the cluster.',
       cause,
@@ -37,4 +37,14 @@ export async function takeLock(path: string, options: LockOptions): Promise<Asyn
     await sleep(100, undefined, { signal: interrupted })
   }
   return { [Symbol.asyncDispose]: () => file.close() }
+}
+
+// To lock a file it is enough to read it, so one that root made serves the cluster's owner, too; who
+// may come near it is said by its folder. That folder is not only root's: no link in it is followed.
+const { O_CREAT, O_NOFOLLOW, O_RDONLY } = constants
+
+async function openLock(path: string): Promise<FileHandle> {
+  const file = await open(path, O_RDONLY | O_CREAT | O_NOFOLLOW, 0o644)
+  if ((await file.stat()).uid === process.getuid?.()) await file.chmod(0o644) // whatever the umask
+  return file
 }

@@ -40,8 +40,8 @@ export async function ended(child: ChildProcess): Promise<ScriptResult> {
   let stderr = ''
   child.stdout!.setEncoding('utf8').on('data', (text: string) => (stdout += text))
   child.stderr!.setEncoding('utf8').on('data', (text: string) => (stderr += text))
-  const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null]
-  return { code, signal, stdout, stderr }
+  if (child.exitCode === null && child.signalCode === null) await once(child, 'close')
+  return { code: child.exitCode, signal: child.signalCode, stdout, stderr }
 }
 
 /** Waits until a process has written a text to its standard output. */
