@@ -296,6 +296,6 @@ async function removeHost(dir: string): Promise<void> {
 
 /** When a process began: with its id this names it once and for all. Field 22 of proc(5) stat. */
 async function startTimeOf(pid: number): Promise<string | undefined> {
-  const stat = await readTextIfAny(`/proc/${pid}/stat`)
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined) // it may just have ended
   return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
 }
