@@ -219,7 +219,7 @@ function circleFrom(host: Host, member: string, role: string): string[] | undefi
 function exported(actual: ReadonlyMap<string, Membership>, { facts }: Context): Record<string, unknown> {
   const roles: Record<string, { member_of: unknown[] }> = {}
   for (const found of actual.values()) {
-    if (found.isOfBootstrap || found.grants.length === 0) continue
+    if (found.isOfBootstrap || found.grants.length === 0 || found.member === '__proto__') continue
     const any = (key: 'admin' | 'inherit' | 'set') => found.grants.some((grant) => grant[key])
     const options = {
       ...(any('admin') ? { admin: true } : {}),
@@ -227,12 +227,8 @@ function exported(actual: ReadonlyMap<string, Membership>, { facts }: Context): 
       ...(hasOptions(facts) && !any('set') ? { set: false } : {}),
     }
     const entry = Object.keys(options).length === 0 ? found.role : { role: found.role, ...options }
-    const before = Object.hasOwn(roles, found.member) ? roles[found.member]!.member_of : []
-    Object.defineProperty(roles, found.member, {
-      value: { member_of: [...before, entry] },
-      enumerable: true,
-      configurable: true,
-    })
+    if (Object.hasOwn(roles, found.member)) roles[found.member]!.member_of.push(entry)
+    else roles[found.member] = { member_of: [entry] }
   }
   return { roles }
 }

@@ -26,7 +26,11 @@ export interface RoleSecrets {
 /** A role's secret, or why there is none. */
 export type RoleSecret = { readonly role: string; readonly ref: SecretRef } & (
   | { readonly secret: Secret }
-  | { readonly problem: Fail; readonly isRead: boolean }
+  | {
+      readonly problem: Fail
+      readonly isRead: boolean
+      /** For who knows where it is from: `it is empty`. */ readonly reason: string
+    }
 )
 
 /**
@@ -89,10 +93,11 @@ async function roleSecret(role: string, ref: SecretRef): Promise<RoleSecret> {
       role,
       ref,
       isRead: true,
+      reason: `it ${reason}`,
       problem: new Fail('secret', `its password, ${describeSecret(ref)}, ${reason}`, { hint }),
     }
   } catch (error) {
-    if (error instanceof Fail) return { role, ref, isRead: false, problem: error }
+    if (error instanceof Fail) return { role, ref, isRead: false, reason: error.message, problem: error }
     throw error
   }
 }

@@ -25,9 +25,10 @@ export const role: Kind<Role> = {
     isDropped(context.host, actual.name) ? dropFindings(name, actual, context) : [],
   findings,
   exported: (actual) => ({
+    // A host file cannot say "__proto__".
     roles: Object.fromEntries(
       [...actual.values()]
-        .filter(({ isBootstrap, isMissing }) => !isBootstrap && !isMissing)
+        .filter(({ name, isBootstrap, isMissing }) => !isBootstrap && !isMissing && name !== '__proto__')
         .map((found) => [found.name, words(found)]),
     ),
   }),
@@ -171,8 +172,8 @@ function sql(text: string): Step {
   return { run: 'sql', database: 'postgres', text, transaction: true }
 }
 
-// The placeholder stands at the end, where no name can be taken for it.
-function passwordStep(role: string, text: string, ref: SecretRef): Step {
+/** Ends a statement with a password. The placeholder stands at the end, where no name can be taken for it. */
+export function passwordStep(role: string, text: string, ref: SecretRef): Step {
   return {
     run: 'sql',
     database: 'postgres',
