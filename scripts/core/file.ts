@@ -35,7 +35,7 @@ export async function writeFileAtomic(
     await syncFolder(dirname(path))
   } catch (cause) {
     await rm(temporary, { force: true })
-    throw new Fail('file-unreadable', `cannot write "${path}": ${reason(cause)}`, {
+    throw new Fail('file-unreadable', `cannot write "${path}": ${reasonOf(cause)}`, {
       hint: hintFor(cause, path),
       cause,
     })
@@ -62,7 +62,7 @@ export async function makeFolder(path: string, access: Access): Promise<void> {
   } catch (cause) {
     if (cause instanceof Fail) throw cause
     if ((cause as NodeJS.ErrnoException).code === 'EEXIST') return
-    throw new Fail('file-unreadable', `cannot make folder "${path}": ${reason(cause)}`, {
+    throw new Fail('file-unreadable', `cannot make folder "${path}": ${reasonOf(cause)}`, {
       hint: hintFor(cause, path),
       cause,
     })
@@ -87,7 +87,7 @@ export async function readTextIfAny(path: string): Promise<string | undefined> {
     return await readFile(path, 'utf8')
   } catch (cause) {
     if (isMissing(cause)) return undefined
-    throw new Fail('file-unreadable', `cannot read "${path}": ${reason(cause)}`, {
+    throw new Fail('file-unreadable', `cannot read "${path}": ${reasonOf(cause)}`, {
       hint: hintFor(cause, path),
       cause,
     })
@@ -110,7 +110,7 @@ export async function exists(path: string): Promise<boolean> {
     () => true,
     (cause: unknown) => {
       if (isMissing(cause)) return false
-      throw new Fail('file-unreadable', `cannot look at "${path}": ${reason(cause)}`, { cause })
+      throw new Fail('file-unreadable', `cannot look at "${path}": ${reasonOf(cause)}`, { cause })
     },
   )
 }
@@ -145,7 +145,8 @@ const REASONS: Readonly<Record<string, string>> = {
   EROFS: 'the file system is read-only',
 }
 
-function reason(cause: unknown): string {
+/** Why the system refused to do something with a file, for people. */
+export function reasonOf(cause: unknown): string {
   return REASONS[(cause as NodeJS.ErrnoException).code ?? ''] ?? messageOf(cause)
 }
 

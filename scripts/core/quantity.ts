@@ -49,8 +49,8 @@ export function formatSize(bytes: number): string {
 
 /** `0.35 s`, `2 min 5 s`, `3 h 20 min`, `4 d 2 h`: for people. */
 export function formatDuration(seconds: number): string {
-  if (seconds < 10) return `${seconds.toFixed(2)} s`
-  if (seconds < 60) return `${seconds.toFixed(1)} s`
+  if (seconds < 9.995) return `${seconds.toFixed(2)} s`
+  if (seconds < 59.95) return `${seconds.toFixed(1)} s`
   const whole = Math.round(seconds)
   if (whole < 3600) return pair(Math.floor(whole / 60), 'min', whole % 60, 's')
   if (whole < 86_400) return pair(Math.floor(whole / 3600), 'h', Math.floor((whole % 3600) / 60), 'min')

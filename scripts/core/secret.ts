@@ -1,9 +1,10 @@
 import { readFile } from 'node:fs/promises'
-import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { run } from './exec.ts'
-import { Fail, messageOf } from './fail.ts'
+import { Fail } from './fail.ts'
+import { reasonOf } from './file.ts'
+import { currentUser } from './user.ts'
 
 /** Where a secret comes from. The host file holds references only, never the secret itself. */
 export type SecretRef =
@@ -40,7 +41,7 @@ export class Secret {
 
 /** Words that documents and images ship as passwords, and what stands where one was never filled in. */
 const PLACEHOLDERS =
-  /^(|password|passwd|postgres|postgresql|secret|admin|root|changeme|change[-_ ]?me|lablink|openwec|walt|xtelem|extremeAO!|your[-_ ]?password.*|example|test|1234.*|xxx+|<.*>|\$\{.*\}|\$[A-Z_]+|\{\{.*\}\}|todo|none|null)$/i
+  /^(|password|passwd|postgres|postgresql|secret|admin|root|changeme|change[-_ ]?me|lablink|openwec|walt|xtelem|extremeAO!|your[-_ ]?password.*|example|test|1234\d*|xxx+|<.*>|\$\{.*\}|\$[A-Z_]+|\{\{.*\}\}|todo|none|null)$/i
 
 /** Why a text is no password, or `undefined` when nothing speaks against it. */
 export function placeholderReason(text: string): string | undefined {
@@ -76,8 +77,7 @@ export async function readSecret(
     return new Secret(text)
   }
   if ('command' in ref) {
-    const { stdout } = await run(ref.command, { timeoutSeconds: 60, keepEnvironment: true })
-    return new Secret(withoutLineBreak(stdout))
+    return new Secret(withoutLineBreak(await outputOf(ref.command)))
   }
   return readSecretFile('file' in ref ? ref.file : credentialPath(ref.credential, environment))
 }
@@ -87,12 +87,24 @@ function credentialPath(name: string, environment: NodeJS.ProcessEnv): string {
   return join(environment['CREDENTIALS_DIRECTORY'] ?? '/etc/credstore', name)
 }
 
+async function outputOf(command: readonly string[]): Promise<string> {
+  try {
+    return (await run(command, { timeoutSeconds: 60, keepEnvironment: true })).stdout
+  } catch (cause) {
+    if (!(cause instanceof Fail) || cause.code === 'interrupted') throw cause
+    throw new Fail('secret', `cannot have a secret by a command: ${cause.message}`, {
+      hint: cause.hint,
+      cause,
+    })
+  }
+}
+
 async function readSecretFile(path: string): Promise<Secret> {
   try {
     return new Secret(withoutLineBreak(await readFile(path, 'utf8')))
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code
-    const user = userInfo().username
+    const user = currentUser()
     if (code === 'ENOENT') {
       throw new Fail('secret', `secret file "${path}" does not exist`, {
         hint: `Make it with: howdah secret generate ${path}`,
@@ -105,7 +117,10 @@ async function readSecretFile(path: string): Promise<Secret> {
         cause,
       })
     }
-    throw new Fail('secret', `secret file "${path}" cannot be read: ${messageOf(cause)}`, { cause })
+    throw new Fail('secret', `secret file "${path}" cannot be read: ${reasonOf(cause)}`, {
+      hint: `Look at it: ls -l ${path}`,
+      cause,
+    })
   }
 }
 

@@ -29,8 +29,8 @@ test('journal: written, read, removed: says what it said, to its owner only', as
 })
 
 test('journal: removed twice, or where no folder is: is no error', async () => {
-  await removeJournal(journalPath(join(dir, 'state'), 'swap'))
-  await removeJournal(journalPath(join(dir, 'nowhere'), 'swap'))
+  expect(await removeJournal(journalPath(join(dir, 'state'), 'swap'))).toBeUndefined()
+  expect(await removeJournal(journalPath(join(dir, 'nowhere'), 'swap'))).toBeUndefined()
 })
 
 test('journalPath: a name with a slash or dots: stays in its folder', () => {

@@ -45,7 +45,7 @@ describe('takeLock', () => {
     const waiting = takeLock(path, { folder, waitSeconds: 30 })
     other.stdin!.write('go\n')
     await using _lock = await waiting
-    await ended(other)
+    expect(await ended(other)).toMatchObject({ code: 0 })
   })
 
   test('it waits too long: lock-held', async () => {
