@@ -377,7 +377,7 @@ describe('secret rotate', () => {
     expect(await serverHas('correct horse')).toBe(true)
   })
 
-  test('killed before the server has the new secret: check says so, the next run undoes and rotates', async () => {
+  test('killed before the server has the new secret: nothing shows in pg_stat_activity, check says so, the next run undoes and rotates', async () => {
     const file = await appWith('correct horse')
     await server.withClient('postgres', async (client) => {
       await client.query('begin; alter role app connection limit 5') // rotate waits for this row
@@ -388,6 +388,8 @@ describe('secret rotate', () => {
         )
         return rows.length > 0
       })
+      const seen = await server.query('postgres', 'select query from pg_stat_activity')
+      expect(JSON.stringify(seen)).not.toMatch(/SCRAM-SHA-256/)
       await client.query('rollback')
     })
     await quiet()
@@ -443,6 +445,19 @@ describe('secret rotate', () => {
     await assertInStep()
   })
 
+  test('nobody may read verifiers: the secret of an interrupted run is given to the server again', async () => {
+    const file = await appWith('correct horse')
+    const left = 'x'.repeat(32)
+    await writeSecret('app.new', left)
+    await server.query('postgres', 'create role other createrole; alter role postgres set role = other')
+    const result = await secret('rotate', 'app', '-c', file)
+    await server.query('postgres', 'set role none; alter role postgres reset all')
+    expect([result.code, result.stderr]).toEqual([0, ''])
+    expect(result.stdout).toContain('was interrupted')
+    expect(await readFile(join(dir, 'app'), 'utf8')).toBe(`${left}\n`)
+    await assertInStep()
+  })
+
   test('FILE.new is a link that somebody made: it goes, and what it points to stays', async () => {
     const file = await appWith('correct horse')
     await writeFile(join(dir, 'victim'), `${'x'.repeat(32)}\n`)
@@ -483,7 +498,7 @@ describe('secret rotate', () => {
     const result = await runScript(['secret', 'rotate', 'app', '-c', file], { uid: userId('postgres').uid })
     expect([result.code, result.stderr]).toEqual([
       13,
-      `secret: error [not-permitted] secret file "${dir}/app" belongs to user "root"\nsecret: hint: Run this as root, or as root.\n`,
+      `secret: error [not-permitted] secret file "${dir}/app" belongs to user "root"\nsecret: hint: Run this as root.\n`,
     ])
   })
 })

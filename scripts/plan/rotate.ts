@@ -116,8 +116,9 @@ async function accessTo(file: string): Promise<Access> {
   const { mode, uid, gid } = await lstat(file)
   const me = process.geteuid?.()
   if (me !== 0 && me !== uid) {
-    throw new Fail('not-permitted', `secret file "${file}" belongs to user "${userName(uid)}"`, {
-      hint: `Run this as root, or as ${userName(uid)}.`,
+    const owner = userName(uid)
+    throw new Fail('not-permitted', `secret file "${file}" belongs to user "${owner}"`, {
+      hint: owner === 'root' ? 'Run this as root.' : `Run this as root, or as ${owner}.`,
     })
   }
   return { mode: mode & 0o777, uid, gid }

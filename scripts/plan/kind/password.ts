@@ -104,5 +104,8 @@ async function roleSecret(role: string, ref: SecretRef): Promise<RoleSecret> {
 
 function refusal(secret: Secret, role: string): string | undefined {
   const text = secret.reveal()
-  return text.toLowerCase() === role.toLowerCase() ? 'is the name of the role' : placeholderReason(text)
+  if (text.toLowerCase() === role.toLowerCase()) return 'is the name of the role'
+  // What stands for bytes that are none in UTF-8: the password set would not be the one in the file.
+  if (text.includes('\uFFFD')) return 'is no UTF-8 text'
+  return placeholderReason(text)
 }

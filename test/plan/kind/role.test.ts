@@ -372,24 +372,28 @@ describe('roles on a server', () => {
     ['${DB_PASSWORD}', 'is a placeholder or a well-known default'],
     ['Tenant', 'is the name of the role'],
     ['', 'is empty'],
-  ])('password %j: is refused for a new role and for an old one, and not shown', async (text, reason) => {
-    const secret = await secretFile(server, 'placeholder', text)
-    const toml = `[roles.tenant]\nlogin = true\npassword = { file = "${secret}" }\n[roles.other]`
-    for (const state of ['new', 'old']) {
-      if (state === 'old') await server.query('postgres', 'create role tenant')
-      const planned = await server.plan([role], toml)
-      expect(planned.findings).toEqual([
-        {
-          kind: 'role',
-          name: 'tenant',
-          level: 'impossible',
-          text: `its password, file "${secret}", ${reason}`,
-          hint: `Remove it and make a random one with: howdah secret generate ${secret}`,
-        },
-      ])
-      expect(linesOf(planned.changes)).toEqual(['+ role other: no login'])
-    }
-  })
+    [Buffer.from([0x61, 0xff, 0x62]), 'is no UTF-8 text'],
+  ] as [string | Buffer, string][])(
+    'password %j: is refused for a new role and for an old one, and not shown',
+    async (text, reason) => {
+      const secret = await secretFile(server, 'placeholder', text)
+      const toml = `[roles.tenant]\nlogin = true\npassword = { file = "${secret}" }\n[roles.other]`
+      for (const state of ['new', 'old']) {
+        if (state === 'old') await server.query('postgres', 'create role tenant')
+        const planned = await server.plan([role], toml)
+        expect(planned.findings).toEqual([
+          {
+            kind: 'role',
+            name: 'tenant',
+            level: 'impossible',
+            text: `its password, file "${secret}", ${reason}`,
+            hint: `Remove it and make a random one with: howdah secret generate ${secret}`,
+          },
+        ])
+        expect(linesOf(planned.changes)).toEqual(['+ role other: no login'])
+      }
+    },
+  )
 
   test('one secret that cannot be used: the hint is the next command', async () => {
     const toml = `[roles.a]\npassword = { file = "${server.dir}/missing" }`
@@ -496,9 +500,9 @@ function textOf(step: { run: string; text?: string }): string | undefined {
   return step.text
 }
 
-async function secretFile(server: TestServer, name: string, text: string): Promise<string> {
+async function secretFile(server: TestServer, name: string, text: string | Buffer): Promise<string> {
   const path = join(server.dir, name)
-  await writeFile(path, `${text}\n`)
+  await writeFile(path, Buffer.concat([Buffer.from(text), Buffer.from('\n')]))
   await chmod(path, 0o600)
   return path
 }
