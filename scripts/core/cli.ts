@@ -93,6 +93,15 @@ export async function main(script: Script): Promise<void> {
   const json = argv.includes('--json')
   let verbName = ''
   listenForSignals()
+  // Not 1, which Node would end with: that is what a check says.
+  process.once('uncaughtException', (thrown) => {
+    report(script, verbName, thrown, json)
+    // oxlint-disable-next-line unicorn/no-process-exit -- whoever waits for what failed would wait for ever
+    process.exit()
+  })
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error // a reader that has seen enough, such as head
+  })
   try {
     const { verb, call } = parse(script, argv)
     verbName = verb.name
@@ -133,10 +142,10 @@ function asFail(thrown: unknown): Fail {
   if (thrown instanceof Fail) return thrown
   if (thrown instanceof CommanderError) {
     const message = thrown.message.replace(/^error: /, '').replace(/\.?\s*\n.*/s, '')
-    const suggestion = /\(Did you mean .*\)/s.exec(thrown.message)?.[0]
+    const suggestion = /\((Did you mean .*)\)/s.exec(thrown.message)?.[1]
     return new Fail('usage', message, { hint: suggestion ?? 'Run the same command with --help.' })
   }
-  return new Fail('bug', messageOf(thrown), { cause: thrown })
+  return new Fail('bug', messageOf(thrown), { hint: 'Please report it, with these lines.', cause: thrown })
 }
 
 function listenForSignals(): void {
@@ -162,10 +171,22 @@ function parse(script: Script, argv: readonly string[]): { verb: Verb; call: Cal
       found = { verb, call: callOf(command, overrides) }
     })
   }
-  if (script.verbs.length > 1) program.addHelpText('after', `\nExample:\n  ${script.example}`)
+  const names = script.verbs.map(({ name }) => name).filter(Boolean)
+  if (names.length > 0) {
+    program.addOption(new Option(COMMON.json.flags, COMMON.json.help))
+    addExitCodes(program, script.verbs)
+    program.addHelpText('after', `\nExample:\n  ${script.example}`)
+    if (rest.every((argument) => argument === '--json')) throw noVerb(script.name, names)
+  }
   program.parse([...rest], { from: 'user' })
-  if (!found) throw new Fail('usage', 'a verb is missing', { hint: `Run: howdah ${script.name} --help` })
+  if (!found) throw noVerb(script.name, names)
   return found
+}
+
+function noVerb(script: string, names: readonly string[]): Fail {
+  return new Fail('usage', `a verb is missing: ${names.join(', ')}`, {
+    hint: `Run: howdah ${script} --help`,
+  })
 }
 
 function configure(command: Command, summary: string): Command {
@@ -187,10 +208,17 @@ function describe(command: Command, script: Script, verb: Verb): void {
     if (spec.choices !== undefined) option.choices(spec.choices)
     command.addOption(option)
   }
-  const codes = ['usage', ...(verb.fails ?? [])] as const
-  const rows = codes.map((code) => `  ${String(CODES[code][0]).padEnd(4)}${CODES[code][1]}`)
-  command.addHelpText('after', `\nExit codes:\n  0   done\n  1   the check says no\n${rows.join('\n')}`)
+  addExitCodes(command, [verb])
   if (verb.name === '') command.addHelpText('after', `\nExample:\n  ${script.example}`)
+}
+
+function addExitCodes(command: Command, verbs: readonly Verb[]): void {
+  const codes = new Set<Code>(['usage', ...verbs.flatMap(({ fails }) => fails ?? []), 'bug', 'interrupted'])
+  const rows = [...codes]
+    .map((code) => CODES[code])
+    .toSorted(([a], [b]) => a - b)
+    .map(([number, text]) => `  ${String(number).padEnd(4)}${text}`)
+  command.addHelpText('after', `\nExit codes:\n  0   done\n  1   the check says no\n${rows.join('\n')}`)
 }
 
 function callOf(command: Command, overrides: readonly string[]): Call {
@@ -205,7 +233,7 @@ function callOf(command: Command, overrides: readonly string[]): Call {
     yes: options['yes'] === true,
     allow: new Set(list('allow')),
     only: list('only'),
-    json: options['json'] === true,
+    json: command.optsWithGlobals()['json'] === true,
   }
 }
 

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { join } from 'node:path'
 import { ROOT, type ScriptResult } from './script.ts'
 
 /** How a piece of code is run. */
@@ -19,7 +20,7 @@ export function startCode(code: string, options: CodeOptions = {}): ChildProcess
   const text = code.replaceAll(/(from '|import\(')scripts\//g, `$1${ROOT}/scripts/`)
   return spawn(process.execPath, ['--input-type=module-typescript', '--eval', text], {
     cwd: '/',
-    env: { ...process.env, NO_COLOR: '1', ...options.env },
+    env: { ...process.env, NO_COLOR: '1', NODE_COMPILE_CACHE: join(ROOT, '.cache'), ...options.env },
     stdio: ['pipe', 'pipe', 'pipe'],
     detached: options.isGroup ?? false,
     ...(options.uid !== undefined && { uid: options.uid }),
