@@ -60,7 +60,7 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
   await chmod(dir, 0o755)
   await chown(dir, owner.uid, owner.gid)
   const data = join(dir, 'data')
-  const initdb = [join(bindir, 'initdb'), '-D', data, '--no-sync', '--no-instructions', '--username=postgres']
+  const initdb = [join(bindir, 'initdb'), '-D', data, '--no-sync', '--username=postgres']
   const auth = [
     '--auth-local=peer',
     '--auth-host=scram-sha-256',
