@@ -3,7 +3,7 @@ import { type z } from 'zod'
 import { Fail, messageOf } from '../core/fail.ts'
 import { didYouMean } from '../core/nearest.ts'
 import { type Host, hostSchema, NOT_YET, NOT_YET_KEYS } from './schema.ts'
-import { lineOf, linesOf } from './toml.ts'
+import { lineOf, type Lines, linesOf } from './toml.ts'
 
 /** One thing that is wrong with a host file. */
 export interface Problem {
@@ -27,15 +27,20 @@ export interface ParseOptions {
  */
 export function parseHost(text: string, options: ParseOptions = {}): Host {
   const name = options.path ?? 'host file'
-  const document = parseToml(text, name)
+  const toml = text.replace(/^\uFEFF/, '')
+  const document = parseToml(toml, name)
   const overridden = (options.overrides ?? []).map((override) => applyOverride(document, override))
   const parsed = hostSchema.safeParse(document)
-  const lines = linesOf(text)
+  let lines: Lines | undefined // looked for when something is wrong: it takes as long as parsing
   const problems = (parsed.success ? [] : parsed.error.issues.flatMap((issue) => problemsOf(issue, document)))
     .concat(forbiddenKeys(document), parsed.success ? crossReferences(parsed.data) : [])
     .map(({ path, message }) => {
       const isOverridden = overridden.some((keys) => keys.every((key, index) => String(path[index]) === key))
-      return { line: isOverridden ? undefined : lineOf(lines, path), path: showKeys(path), message }
+      return {
+        line: isOverridden ? undefined : lineOf((lines ??= linesOf(text)), path),
+        path: showKeys(path),
+        message,
+      }
     })
   if (parsed.success && problems.length === 0) return parsed.data
   throw new Fail('host-file', describeProblems(name, problems), {
@@ -45,7 +50,7 @@ export function parseHost(text: string, options: ParseOptions = {}): Host {
 
 function parseToml(text: string, name: string): Record<string, unknown> {
   try {
-    return parse(text.replace(/^\uFEFF/, ''))
+    return parse(text)
   } catch (cause) {
     const at = cause instanceof TomlError ? `${name}:${cause.line}:${cause.column}` : name
     const message = messageOf(cause)
@@ -78,7 +83,9 @@ function problemsOf(issue: Issue, document: unknown): Found[] {
   const { path } = issue
   switch (issue.code) {
     case 'unrecognized_keys':
-      return issue.keys.map((key) => ({ path: [...path, key], message: unknownKey(path, key) }))
+      return issue.keys
+        .filter((key) => key !== FORBIDDEN)
+        .map((key) => ({ path: [...path, key], message: unknownKey(path, key) }))
     case 'invalid_union':
       return unionProblems(issue, document)
     case 'invalid_key':
@@ -89,15 +96,28 @@ function problemsOf(issue: Issue, document: unknown): Found[] {
         return [{ path, message: `this key is missing: it is ${article(issue.expected)}` }]
       return [{ path, message: `must be ${article(issue.expected)}, is ${article(typeName(value))}` }]
     }
-    case 'invalid_value': {
-      const value = String(at(document, path))
-      const choices = issue.values.map(String)
-      const list = choices.map((choice) => `"${choice}"`).join(', ')
-      return [{ path, message: `"${value}" is not one of ${list}${didYouMean(value, choices)}` }]
+    case 'invalid_value':
+      return [{ path, message: wrongChoice(at(document, path), issue.values.map(String)) }]
+    case 'too_small':
+    case 'too_big': {
+      const bound = issue.code === 'too_small' ? `at least ${issue.minimum}` : `at most ${issue.maximum}`
+      if (issue.origin === 'array') return [{ path, message: `must have ${bound} element` }]
+      return [{ path, message: isOwnText(issue.message) ? issue.message : `must be ${bound}` }]
     }
     default:
       return [{ path, message: issue.message }]
   }
+}
+
+function wrongChoice(value: unknown, choices: readonly string[]): string {
+  const list = choices.map((choice) => (choices.length === 1 ? choice : `"${choice}"`)).join(', ')
+  if (value === undefined) return `this key is missing: it is ${choices.length === 1 ? '' : 'one of '}${list}`
+  if (choices.length === 1) return `must be ${list}, is ${String(value)}`
+  return `"${String(value)}" is not one of ${list}${didYouMean(String(value), choices)}`
+}
+
+function isOwnText(message: string): boolean {
+  return !/^Too (small|big)/.test(message)
 }
 
 /** The branch that fits best tells the story, unless the schema has words of its own for the whole. */
@@ -117,7 +137,8 @@ function unknownKeys(issues: readonly Issue[]): number {
 }
 
 function unknownKey(path: readonly PropertyKey[], key: string): string {
-  const script = path.length === 0 ? NOT_YET[key] : NOT_YET_KEYS[pattern([...path, key])]
+  const [table, name] = path.length === 0 ? [NOT_YET, key] : [NOT_YET_KEYS, pattern([...path, key])]
+  const script = Object.hasOwn(table, name) ? table[name] : undefined
   if (script !== undefined) return `unknown key: it waits for ${script}, which does not exist in this version`
   return `unknown key${didYouMean(key, knownKeys(path))}`
 }
@@ -169,10 +190,12 @@ function shapeOf(schema: z.core.$ZodType): Readonly<Record<string, z.core.$ZodTy
 }
 
 // The schema passes over this key without a word, since it would change an object's prototype.
+const FORBIDDEN = '__proto__'
+
 function forbiddenKeys(value: unknown, path: readonly PropertyKey[] = []): Found[] {
   if (typeof value !== 'object' || value === null) return []
   return Object.keys(value).flatMap((key) =>
-    key === '__proto__'
+    key === FORBIDDEN
       ? [{ path: [...path, key], message: 'this name is not supported' }]
       : forbiddenKeys((value as Record<string, unknown>)[key], [...path, key]),
   )
@@ -202,7 +225,7 @@ function applyOverride(document: Record<string, unknown>, override: string): str
   const separator = override.indexOf('=')
   const keys = override.slice(0, separator).split('.')
   const text = override.slice(separator + 1)
-  if (keys.some((key) => key === '' || key === '__proto__')) {
+  if (keys.some((key) => key === '' || key === FORBIDDEN)) {
     throw new Fail('usage', `cannot understand the override "${override}"`, {
       hint: 'Write it as table.key=value.',
     })
