@@ -39,23 +39,29 @@ export function stateAccess(osUser: string | undefined): { mode: number; uid?: n
  * @throws {Fail} `not-permitted`, or what a connection throws
  */
 export async function systemIdentifier(cluster: Cluster): Promise<string> {
-  if (cluster.kind === 'remote' || (await cluster.isRunning())) {
-    const client = await cluster.connect('postgres')
-    try {
-      const { rows } = await client.query<{ id: string }>(
-        'select system_identifier::text as id from pg_control_system()',
-      )
-      return rows[0]!.id
-    } finally {
-      await client.end()
-    }
-  }
-  // The first field of pg_control, in the byte order of the machine (src/include/catalog/pg_control.h).
-  const control = await readFile(join(cluster.dataDir, 'global/pg_control')).catch((cause: unknown) => {
+  if (cluster.kind === 'remote') return askIdentifier(cluster)
+  try {
+    // The first field of pg_control, in the byte order of the machine (src/include/catalog/pg_control.h).
+    // It never changes, so it can be read beside a running server too, without a session.
+    const control = await readFile(join(cluster.dataDir, 'global/pg_control'))
+    return control.readBigUInt64LE(0).toString()
+  } catch (cause) {
+    if (await cluster.isRunning()) return askIdentifier(cluster)
     throw new Fail('not-permitted', `cannot read the control file of ${cluster.label}: ${messageOf(cause)}`, {
       hint: `Run this as root, or as ${cluster.osUser}.`,
       cause,
     })
-  })
-  return control.readBigUInt64LE(0).toString()
+  }
+}
+
+async function askIdentifier(cluster: Cluster): Promise<string> {
+  const client = await cluster.connect('postgres')
+  try {
+    const { rows } = await client.query<{ id: string }>(
+      'select system_identifier::text as id from pg_control_system()',
+    )
+    return rows[0]!.id
+  } finally {
+    await client.end()
+  }
 }
