@@ -214,12 +214,12 @@ async function measureRun({ server }: Rig, body: () => Promise<ProcessRun>): Pro
     'select pg_current_wal_insert_lsn()::text as lsn',
   )
   const done = await body()
-  const [after] = await server.query<{ bytes: number }>(
+  const [after] = await server.query<{ bytes: string }>(
     'postgres',
-    'select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), $1::pg_lsn)::float8 as bytes',
+    'select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), $1::pg_lsn)::text as bytes',
     [before!.lsn],
   )
-  return { ...done, walBytes: after!.bytes }
+  return { ...done, walBytes: Number(after!.bytes) }
 }
 
 async function runOurs(rig: Rig, state: State): Promise<ProcessRun> {
