@@ -20,9 +20,9 @@ export const KINDS: readonly AnyKind[] = [
   clusterKind,
   setting,
   hba,
-  tablespace,
   role,
   membership,
+  tablespace, // after the roles, which may own one
   database,
   extension,
   schema,
