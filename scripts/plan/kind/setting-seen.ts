@@ -163,7 +163,8 @@ async function askServer(
   const rows = await observe.query<SettingRow>(
     'postgres',
     `select name, vartype, unit, enumvals, min_val as "minVal", max_val as "maxVal", context, setting,
-            coalesce(current_setting(name, true), setting) as shown, source, sourcefile as file,
+            case source when 'session' then reset_val
+                 else coalesce(current_setting(name, true), setting) end as shown, source, sourcefile as file,
             coalesce(sourcefile = $2, false) as "isOurs", pending_restart as "isPending"
        from pg_settings where lower(name) = any($1) or sourcefile = $2 or pending_restart order by name`,
     [place.relevant, place.path],

@@ -159,10 +159,16 @@ function differencesOf(wanted: SettingFile, { values, seen }: Required<SettingFi
   const removed = values.filter(({ name }) => !after.has(name))
   return [
     ...changed.map(({ name, value }) =>
-      shown(name) === undefined ? `${name} = ${value}` : `${name} ${shown(name)} -> ${value}`,
+      shown(name) === undefined
+        ? `${name} = ${text(value)}`
+        : `${name} ${text(shown(name)!)} -> ${text(value)}`,
     ),
-    ...removed.map(({ name, value }) => `${name} ${value} -> what it is without this file`),
+    ...removed.map(({ name, value }) => `${name} ${text(value)} -> what it is without this file`),
   ]
+}
+
+function text(value: string): string {
+  return value === '' ? "''" : value
 }
 
 function isSame(seen: SettingsSeen, name: string, a: string | undefined, b: string): boolean {

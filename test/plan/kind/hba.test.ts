@@ -157,8 +157,8 @@ describe('hba', () => {
       {
         type: 'local',
         user: '+staff',
-        method: 'ldap',
-        options: { ldapserver: 'a b', ldapprefix: 'x"y', ldapport: 389 },
+        method: 'peer',
+        options: { map: 'a "b", c' },
       },
     )
     await apply(toml)

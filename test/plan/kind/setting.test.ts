@@ -61,11 +61,11 @@ describe('setting', () => {
   })
 
   test('several settings: a line for each, one write, a reload; then nothing is left to do', async () => {
-    const toml = `[settings]\nwork_mem = "6MB"\nlog_min_duration_statement = "1s"\nLog_Connections = true`
+    const toml = `[settings]\nwork_mem = "6MB"\nlog_min_duration_statement = "1s"\nLog_Disconnections = true`
     expect(await pending(toml)).toEqual([
       [
         `+ setting ${NAME}: 3 lines`,
-        'log_connections off -> on',
+        'log_disconnections off -> on',
         'log_min_duration_statement -1 -> 1s',
         'work_mem 4MB -> 6MB',
       ].join('\n    '),
@@ -77,11 +77,19 @@ describe('setting', () => {
     expect(await plan(toml)).toMatchObject({ changes: [], findings: [] })
   })
 
+  test('a setting that the looking session has changed for itself: shown as the server has it', async () => {
+    expect(await pending(`[settings]\njit = false`)).toEqual([
+      expect.stringContaining('jit on -> off') as string,
+    ])
+  })
+
   test('the same values in other spellings: no change', async () => {
-    await apply(`[settings]\nwork_mem = "1GB"\nlog_min_duration_statement = "90s"\nlog_connections = "yes"`)
+    await apply(
+      `[settings]\nwork_mem = "1GB"\nlog_min_duration_statement = "90s"\nlog_disconnections = "yes"`,
+    )
     expect(
       await pending(
-        `[settings]\nwork_mem = "1024MB"\nlog_min_duration_statement = "1.5min"\nlog_connections = true`,
+        `[settings]\nwork_mem = "1024MB"\nlog_min_duration_statement = "1.5min"\nlog_disconnections = true`,
       ),
     ).toEqual([])
   })
