@@ -210,7 +210,6 @@ function makePrivate(postgres: Postgres, facts: Facts): Step[] {
         `--username=${postgres.superuser}`,
         '--auth-local=peer',
         '--auth-host=scram-sha-256',
-        '--no-instructions',
         ...initdbOptions(postgres),
       ],
     },
