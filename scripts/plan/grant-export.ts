@@ -104,7 +104,7 @@ function existingPieces(on: ObjectClass, groups: readonly ObjectGroup[], future:
   for (const [schema, all] of Map.groupBy(groups, (group) => group.schema)) {
     const place: Place = { all, own: all.filter(({ isProtected }) => !isProtected) }
     const grantees = new Set(place.own.flatMap(({ acl }) => [...acl.keys()]))
-    for (const to of grantees) {
+    for (const to of [...grantees].toSorted()) {
       // What PUBLIC may do in schema public has a key of its own.
       if (isDangling(to) || (on === 'schema' && schema === PUBLIC && to === PUBLIC)) continue
       const said = future.filter((piece) => piece.to === to && ['*', schema].includes(piece.schema))

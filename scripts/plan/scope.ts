@@ -71,6 +71,7 @@ export function defaultCreators(host: Host, database: string): string[] {
  */
 export async function findMissingRoles(observe: Observe, roles: Iterable<string>): Promise<Set<string>> {
   const names = [...new Set(roles)]
+  if (names.length === 0) return new Set()
   const rows = await observe.query<{ name: string }>(
     'postgres',
     'select rolname::text as name from pg_roles where rolname = any($1)',

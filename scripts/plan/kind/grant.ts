@@ -258,7 +258,9 @@ function findings(name: string, wanted: Grants, actual: Grants | undefined, cont
     report(
       'impossible',
       `there is no role ${show(role)} to grant to`,
-      `Add [roles.${show(role)}] to the host file.`,
+      role.toLowerCase() === PUBLIC
+        ? 'Everybody is "public".'
+        : `Add [roles.${show(role)}] to the host file.`,
     ),
   )
   return [

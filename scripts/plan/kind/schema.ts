@@ -19,6 +19,8 @@ export interface Schema {
   readonly owner: string | undefined
   /** Wanted, of schema `public`: what PUBLIC may do in it; undefined is not looked at. */
   readonly policy?: DatabaseSpec['public']
+  /** Wanted: as a schema, and not only because of its policy. */
+  readonly isNamed?: boolean
   /** Actual: false stands for one that is wanted and not there, to carry what is missing. */
   readonly isThere: boolean
   /** Actual: false while the database is not there or takes no connections. */
@@ -54,6 +56,7 @@ function wantedSchemas(host: Host): Schema[] {
       name,
       owner: Object.hasOwn(spec.schemas, name) ? spec.schemas[name]?.owner : undefined,
       isThere: true,
+      isNamed: Object.hasOwn(spec.schemas, name),
       policy: name === PUBLIC ? spec.public : 'default',
     }))
   })
@@ -123,6 +126,8 @@ function change(
   { host, facts }: Context,
 ): Change | undefined {
   const before = actual?.isThere ? actual : expected(wanted, actual, host, facts)
+  // Nobody can do anything in a schema that is not there.
+  if (!before && !wanted.isNamed && wanted.policy === 'revoke') return undefined
   const lines: string[] = []
   const steps: Step[] = []
   const sql = (line: string, text: string) => {
