@@ -10,7 +10,7 @@
  * Exit codes: 0 measured, 2 usage, 13 a program is missing, 25 a program failed, 60 a side did not
  * do what it was measured for.
  */
-import { type Call, main, type Outcome, type Verb } from '../../scripts/core/cli.ts'
+import { type Call, main, type Outcome } from '../../scripts/core/cli.ts'
 import { Fail } from '../../scripts/core/fail.ts'
 import { formatSize } from '../../scripts/core/quantity.ts'
 import { type Bench, compare, jsonLine, type Measured, significant, summarize, table } from './measure.ts'
@@ -26,36 +26,38 @@ await main({
   name: 'bench',
   summary: 'measures Howdah beside other programs',
   example: 'npm run bench -- provision',
-  verbs: [{ name: '', summary: '', args: ['[name]'], run: listBenches }, ...BENCHES.map(verbOf)],
+  verbs: [
+    {
+      name: '',
+      summary: '',
+      args: ['[name]'],
+      options: [
+        { flags: '--rounds <number>', help: 'how often each side runs', default: String(ROUNDS) },
+        { flags: '--cases <names>', help: 'these cases only, separated by commas' },
+      ],
+      fails: ['not-permitted', 'command-failed', 'verify-failed'],
+      run: benchOrList,
+    },
+  ],
 })
 
-async function listBenches(call: Call): Promise<Outcome> {
-  const list = BENCHES.map(({ name, summary }) => `  ${name.padEnd(12)}${summary}`).join('\n')
+async function benchOrList(call: Call): Promise<Outcome> {
   const [name] = call.args
+  const bench = BENCHES.find((one) => one.name === name)
+  if (bench) return runBench(bench, call)
+  const list = BENCHES.flatMap(({ name, summary, cases }) => [
+    `  ${name.padEnd(12)}${summary}`,
+    ...Object.entries(cases).map(
+      ([key, { isDefault }]) => `              ${key}${isDefault ? '' : ' (when named)'}`,
+    ),
+  ]).join('\n')
   if (name !== undefined) {
-    throw new Fail('usage', `there is no bench "${name}"`, { hint: `The benches are:\n${list}` })
+    throw new Fail('usage', `there is no bench "${name}"`, {
+      hint: `The benches and their cases are:\n${list}`,
+    })
   }
-  const text = `Usage: npm run bench -- NAME [OPTION...]\n\n${list}\n\nOptions of each: npm run bench -- NAME --help`
-  return { text, result: BENCHES.map(({ name, summary }) => ({ name, summary })) }
-}
-
-function verbOf(bench: Bench): Verb {
-  const names = Object.keys(bench.cases)
-  const defaults = names.filter((name) => bench.cases[name]!.isDefault)
-  return {
-    name: bench.name,
-    summary: bench.summary,
-    options: [
-      { flags: '--rounds <number>', help: 'how often each side runs', default: String(ROUNDS) },
-      {
-        flags: '--cases <names>',
-        help: `separated by commas, of: ${names.join(', ')}`,
-        default: defaults.join(','),
-      },
-    ],
-    fails: ['not-permitted', 'command-failed', 'verify-failed'],
-    run: (call) => runBench(bench, call),
-  }
+  const text = `Usage: npm run bench -- NAME [--rounds NUMBER] [--cases CASE,...]\n\n${list}`
+  return { text, result: BENCHES.map(({ name, summary, cases }) => ({ name, summary, cases })) }
 }
 
 async function runBench(bench: Bench, call: Call): Promise<Outcome> {
@@ -66,7 +68,7 @@ async function runBench(bench: Bench, call: Call): Promise<Outcome> {
       `--rounds is "${String(call.options['rounds'])}": it must be a whole number above 0`,
     )
   }
-  const cases = casesOf(bench, String(call.options['cases']))
+  const cases = casesOf(bench, call.options['cases'])
   const begun = new Date()
   const before = load()
   const { versions, notes, measured } = await bench.measure({ rounds, cases })
@@ -77,7 +79,7 @@ async function runBench(bench: Bench, call: Call): Promise<Outcome> {
     ...table([
       ...Object.entries(versions),
       ['machine', machine()],
-      ['load', `${before} at the begin, ${load()} at the end (1, 5, 15 min)`],
+      ['load', `${before} at the beginning, ${load()} at the end (1, 5, 15 min)`],
       ['time', `${begun.toISOString()} to ${new Date().toISOString()}`],
     ]),
     '',
@@ -94,12 +96,14 @@ async function runBench(bench: Bench, call: Call): Promise<Outcome> {
   return { text: text.join('\n'), result: { versions, rounds, measured, comparisons } }
 }
 
-function casesOf(bench: Bench, text: string): ReadonlySet<string> {
+function casesOf(bench: Bench, text: unknown): ReadonlySet<string> {
+  const all = Object.keys(bench.cases)
+  if (typeof text !== 'string') return new Set(all.filter((name) => bench.cases[name]!.isDefault))
   const names = text.split(',').map((name) => name.trim())
   const unknown = names.find((name) => !Object.hasOwn(bench.cases, name))
   if (unknown === undefined) return new Set(names)
   throw new Fail('usage', `bench ${bench.name} has no case "${unknown}"`, {
-    hint: `The cases are: ${Object.keys(bench.cases).join(', ')}.`,
+    hint: `The cases are: ${all.join(', ')}.`,
   })
 }
 
