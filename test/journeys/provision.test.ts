@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -75,6 +75,7 @@ describe('a host file', () => {
       input: PASSWORD,
     })
     await writeFile(join(host.root, 'etc/howdah/host.toml'), hostFile())
+    await howdah(['secret', 'generate'])
     expect((await howdah(['provision', 'plan', '--check'], { okCodes: [1] })).stdout).toContain('telemetry')
     expect((await host.run(['pg_lsclusters', '--no-header'])).stdout).toBe('')
     const done = await howdah(['provision', 'apply', '--yes'])
@@ -88,6 +89,13 @@ describe('a host file', () => {
   test('TCP: the password lets in, another one does not', async () => {
     expect(await select('select current_user', { password: PASSWORD })).toBe('app\n')
     await expect(select('select 1', { password: 'wrong' })).rejects.toThrow('password authentication failed')
+  })
+
+  test('TCP: a password that was generated lets in', async () => {
+    const password = await readFile(join(host.root, 'etc/howdah/secrets/viewer'), 'utf8')
+    expect(await select('select current_user', { role: 'viewer', password: password.trim() })).toBe(
+      'viewer\n',
+    )
   })
 
   test('TCP: a role that no rule names: is refused', async () => {
@@ -177,7 +185,7 @@ method = "peer"
 [[hba.rules]]
 type = "host"
 database = "telemetry"
-user = "app"
+user = ["app", "viewer"]
 address = "127.0.0.1/32"
 method = "scram-sha-256"
 
@@ -189,6 +197,10 @@ login = true
 password = { file = "/etc/howdah/secrets/app" }
 [roles.sensor]
 login = true
+[roles.viewer]
+login = true
+password = { file = "/etc/howdah/secrets/viewer" }
+member_of = ["sensor"]
 
 [databases.telemetry]
 owner = "app"

@@ -212,16 +212,15 @@ class Host implements TestHost {
       ...options.env,
     }
     const become = user === 'root' ? [] : ['runuser', '-u', user, '--']
+    // Ended from inside: nsenter's own end would leave what it started, and the pipes, to go on.
+    const limit = ['timeout', '--signal=KILL', String(options.timeoutSeconds ?? 300)]
     const place = [
       'env',
       '-i',
       `--chdir=${options.cwd ?? '/'}`,
       ...Object.entries(env).map(([key, value]) => `${key}=${value}`),
     ]
-    const child = spawn('nsenter', ['--target', leader, '--all', ...place, ...become, ...argv], {
-      timeout: (options.timeoutSeconds ?? 300) * 1000,
-      killSignal: 'SIGKILL',
-    })
+    const child = spawn('nsenter', ['--target', leader, '--all', ...place, ...become, ...limit, ...argv])
     let stdout = ''
     let stderr = ''
     child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
