@@ -37,7 +37,7 @@ export function parseHost(text: string, options: ParseOptions = {}): Host {
     .map(({ path, message }) => {
       const isOverridden = overridden.some((keys) => keys.every((key, index) => String(path[index]) === key))
       return {
-        line: isOverridden ? undefined : lineOf((lines ??= linesOf(text)), path),
+        line: isOverridden ? undefined : lineOf((lines ??= linesOf(toml)), path),
         path: showKeys(path),
         message,
       }
@@ -97,7 +97,7 @@ function problemsOf(issue: Issue, document: unknown): Found[] {
       return [{ path, message: `must be ${article(issue.expected)}, is ${article(typeName(value))}` }]
     }
     case 'invalid_value':
-      return [{ path, message: wrongChoice(at(document, path), issue.values.map(String)) }]
+      return [{ path, message: wrongChoice(at(document, path), issue.values) }]
     case 'too_small':
     case 'too_big': {
       const bound = issue.code === 'too_small' ? `at least ${issue.minimum}` : `at most ${issue.maximum}`
@@ -109,11 +109,13 @@ function problemsOf(issue: Issue, document: unknown): Found[] {
   }
 }
 
-function wrongChoice(value: unknown, choices: readonly string[]): string {
-  const list = choices.map((choice) => (choices.length === 1 ? choice : `"${choice}"`)).join(', ')
+function wrongChoice(value: unknown, choices: readonly unknown[]): string {
+  const list = choices.map((choice) => JSON.stringify(choice)).join(', ')
   if (value === undefined) return `this key is missing: it is ${choices.length === 1 ? '' : 'one of '}${list}`
-  if (choices.length === 1) return `must be ${list}, is ${String(value)}`
-  return `"${String(value)}" is not one of ${list}${didYouMean(String(value), choices)}`
+  if (typeof value === 'object') return `must be ${list}, is ${article(typeName(value))}`
+  const isOneOfMany = choices.length > 1 && typeof value === 'string'
+  if (!isOneOfMany) return `must be ${list}, is ${JSON.stringify(value)}`
+  return `${JSON.stringify(value)} is not one of ${list}${didYouMean(value, choices.map(String))}`
 }
 
 function isOwnText(message: string): boolean {

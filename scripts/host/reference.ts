@@ -48,7 +48,14 @@ function table(path: string, schema: JsonSchema): string[] {
         schema.required?.includes(key) === true || `${path}.${key}` === 'postgres.major',
       ),
     ),
-    ...tables.flatMap(([key, value]) => subTable(path === '' ? key : `${path}.${key}`, value)),
+    ...tables.flatMap(([key, value]) => {
+      // A table whose mere presence means something is not switched on by a reference.
+      const hasNames = typeof value.additionalProperties === 'object' && isTable(value.additionalProperties)
+      const isRequired = schema.required?.includes(key) === true || value.default !== undefined
+      const isOptional = !isRequired && !hasNames
+      const lines = subTable(path === '' ? key : `${path}.${key}`, value)
+      return isOptional ? lines.map((line) => (line.startsWith('[') ? `# ${line}` : line)) : lines
+    }),
   ]
 }
 

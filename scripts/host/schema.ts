@@ -76,6 +76,9 @@ const host = z.strictObject({
   state_dir: absolutePath.default('/var/lib/howdah').describe('journals, spools and records'),
 })
 
+// A power of two (src/include/access/xlog_internal.h, IsValidWalSegSize).
+const SEGMENTS = new Set<number | undefined>(Array.from({ length: 11 }, (_, power) => 1024 ** 2 * 2 ** power))
+
 const initdb = z.strictObject({
   locale: z.string().default('C.UTF-8'),
   locale_provider: z
@@ -85,7 +88,13 @@ const initdb = z.strictObject({
   icu_locale: z.string().optional(),
   encoding: z.string().default('UTF8'),
   data_checksums: z.boolean().default(true),
-  wal_segsize: size.optional().describe('default: 16MB'),
+  wal_segsize: size
+    .refine(
+      (text) => SEGMENTS.has(parseSize(text)),
+      'a WAL segment has 1MB, 2MB, 4MB and so on, up to 1024MB',
+    )
+    .optional()
+    .describe('default: 16MB'),
 })
 
 const tune = z.strictObject({
@@ -95,6 +104,18 @@ const tune = z.strictObject({
   storage: z.enum(['ssd', 'hdd', 'san', 'nvme']).default('ssd'),
   workload: z.enum(['web', 'oltp', 'dw', 'mixed']).default('mixed'),
 })
+
+/** Why a URL is none that a server can be reached by; never quotes it, since it may hold a password. */
+function urlProblem(text: string): string | undefined {
+  const url = URL.parse(text)
+  if (url === null) return 'this is no URL: it looks like postgres://user@db.example.org:5432/'
+  if (url.password !== '' || url.searchParams.has('password')) {
+    return 'a URL must not hold a password: use password = { file = ... }'
+  }
+  if (url.hostname === '' && !url.searchParams.has('host')) return 'a URL needs a host: postgres://user@host/'
+  if (/%(?![0-9a-f]{2})/i.test(text)) return 'a "%" in a URL is written as "%25"'
+  return undefined
+}
 
 const postgres = z
   .strictObject({
@@ -150,13 +171,8 @@ const postgres = z
     if (value.kind === 'remote') {
       need('url')
       for (const key of ['data_dir', 'bindir', 'tune'] as const) refuse(key, 'private')
-      if (value.url !== undefined && /^[^/]*\/\/[^/@]*:[^/@]+@/.test(value.url)) {
-        context.addIssue({
-          code: 'custom',
-          path: ['url'],
-          message: 'a URL must not hold a password: use password = { file = ... }',
-        })
-      }
+      const message = value.url === undefined ? undefined : urlProblem(value.url)
+      if (message !== undefined) context.addIssue({ code: 'custom', path: ['url'], message })
       return
     }
     need('major')
@@ -261,8 +277,8 @@ const role = z
   })
   .superRefine((value, context) => {
     if (value.valid_until === undefined || value.valid_until === 'infinity') return
-    if (/(Z|[+-]\d\d(:?\d\d)?)$/.test(value.valid_until) && !Number.isNaN(Date.parse(value.valid_until)))
-      return
+    const hasOffset = /\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)$/.test(value.valid_until)
+    if (hasOffset && !Number.isNaN(Date.parse(value.valid_until))) return
     context.addIssue({
       code: 'custom',
       path: ['valid_until'],

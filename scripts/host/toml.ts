@@ -93,7 +93,9 @@ class Scanner {
       this.#skip(',')
       if (this.#at >= this.#text.length || this.#peek() === ']') break
       this.#note([...path, index], this.#line)
+      const begin = this.#at
       this.#value([...path, index])
+      if (begin === this.#at) this.#next(1) // not valid TOML: go on rather than stand still
     }
     this.#next(1)
   }
