@@ -144,6 +144,7 @@ function testServer(base: Pick<TestServer, 'dir' | 'major' | 'header' | 'cluster
       await run([join(cluster.bindir, 'pg_ctl'), '-s', '-D', cluster.dataDir, '-m', 'immediate', 'stop'], {
         as: osUser,
         okCodes: [0, 1],
+        evenInterrupted: true,
       })
       await rm(dir, { recursive: true, force: true })
     },
