@@ -13,6 +13,8 @@ export interface ExecOptions {
   readonly keepEnvironment?: boolean
   /** Ends the program with SIGTERM; the end of this process does so too. */
   readonly signal?: AbortSignal | undefined
+  /** Runs it although this process was asked to end: for what clears up. */
+  readonly evenInterrupted?: boolean
 }
 
 /** How a program with small output is run. */
@@ -49,7 +51,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     timeout: (options.timeoutSeconds ?? 600) * 1000,
   })`exec ${[...become(argv, options)]}`
   const done = await command
-  if (options.signal?.aborted || interrupted.aborted) throw interruption(options)
+  if (ending(options).aborted) throw interruption(options)
   const code = done.exitCode ?? -1
   if (!(options.okCodes ?? [0]).includes(code)) {
     throw failure(argv, { code: done.exitCode, signal: done.signal, stderr: done.stderr })
@@ -99,7 +101,7 @@ export async function* output(
     if (inputError !== undefined) throw inputError
     if (code !== 0) throw failure(argv, { code, signal, stderr: stderrTail() })
   } catch (error) {
-    if (interrupted.aborted || options.signal?.aborted) throw interruption(options)
+    if (ending(options).aborted) throw interruption(options)
     throw isMissingProgram(error) ? failure(argv, { code: 127, signal: null, stderr: '' }) : error
   } finally {
     if (!ended) await stop(child, closed)
@@ -229,11 +231,14 @@ function environment(options: ExecOptions): Record<string, string> {
 }
 
 function ending(options: ExecOptions): AbortSignal {
+  if (options.evenInterrupted) return options.signal ?? NEVER
   return options.signal ? AbortSignal.any([options.signal, interrupted]) : interrupted
 }
 
+const NEVER = new AbortController().signal
+
 function interruption(options: ExecOptions): unknown {
-  return interrupted.aborted ? interrupted.reason : options.signal?.reason
+  return interrupted.aborted && !options.evenInterrupted ? interrupted.reason : options.signal?.reason
 }
 
 /** Bash would cut the argument off there, and run something else than what was meant. */

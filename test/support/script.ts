@@ -15,7 +15,7 @@ export interface ScriptResult {
 
 /**
  * Runs a script as a user would, without the launcher: `runScript(['provision', 'plan', '-c', file])`.
- * @param onStart is given the process's id, to send it signals
+ * @param onStart is given the process's id, to send it signals, and what it has printed so far
  */
 export async function runScript(
   [name, ...args]: readonly string[],
@@ -23,7 +23,7 @@ export async function runScript(
     env?: Record<string, string>
     input?: string
     uid?: number
-    onStart?: (pid: number) => void
+    onStart?: (pid: number, output: () => string) => void
   } = {},
 ): Promise<ScriptResult> {
   const child = spawn(process.execPath, [join(ROOT, 'scripts', `${name}.ts`), ...args], {
@@ -35,7 +35,7 @@ export async function runScript(
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
   child.stdin.end(options.input ?? '')
-  options.onStart?.(child.pid!)
+  options.onStart?.(child.pid!, () => stdout)
   const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null]
   return { code, signal, stdout, stderr }
 }
