@@ -1,10 +1,11 @@
 import { readFileSync } from 'node:fs'
-import { userInfo } from 'node:os'
 import process from 'node:process'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import pg from 'pg'
 import { Fail, messageOf } from '../core/fail.ts'
 import { log } from '../core/log.ts'
 import { type Secret } from '../core/secret.ts'
+import { currentUser } from '../core/user.ts'
 
 /** Where a connection goes. Everything is explicit: PG* variables of the operator's shell are not asked. */
 export interface Target {
@@ -14,7 +15,14 @@ export interface Target {
   readonly user: string
   readonly database: string
   readonly password?: Secret | undefined
-  readonly ssl?: boolean | { readonly rejectUnauthorized: boolean; readonly ca?: string }
+  readonly ssl?:
+    | boolean
+    | {
+        readonly rejectUnauthorized: boolean
+        readonly ca?: string
+        /** Finds fault with the name in the certificate; default: it must be the host's. */
+        readonly checkServerIdentity?: () => undefined
+      }
   /** OS user that peer authentication is to see; only root can be another one than it is. */
   readonly peer?: string | undefined
   readonly applicationName: string
@@ -55,23 +63,31 @@ export async function connect(target: Target): Promise<pg.Client> {
     return client
   } catch (cause) {
     await client.end().catch(() => {})
-    throw connectionFail(target, cause)
+    throw cause instanceof Fail ? cause : connectionFail(target, cause)
   }
 }
 
 /**
  * Runs the start of a connection under the effective user id of an OS user. The kernel notes the
  * peer's credentials at connect(2), which Node calls for a Unix socket before `begin` returns; so
- * the id is back before anything else of this process can run.
+ * the id is back before any other code of this process can run. But the id is one for all threads,
+ * and those that work on files would be denied theirs, or make some that belong to that user: so
+ * this waits for a moment in which no thread does.
  */
-function asPeer<T>(user: string | undefined, begin: () => Promise<T>): Promise<T> {
-  if (user === undefined || process.geteuid?.() !== 0 || user === userInfo().username) return begin()
-  process.seteuid!(userId(user).uid)
+async function asPeer<T>(user: string | undefined, begin: () => Promise<T>): Promise<T> {
+  if (user === undefined || process.geteuid?.() !== 0 || user === 'root') return begin()
+  const { uid } = userId(user)
+  for (const deadline = Date.now() + 2000; worksOnFiles() && Date.now() < deadline;) await nextTurn()
+  process.seteuid!(uid)
   try {
     return begin()
   } finally {
     process.seteuid!(0)
   }
+}
+
+function worksOnFiles(): boolean {
+  return process.getActiveResourcesInfo().some((resource) => resource.startsWith('FSReq'))
 }
 
 /**
@@ -99,12 +115,13 @@ export function userName(uid: number): string {
 
 // bool, int2, int4, oid, json and arrays of text are parsed; everything else stays the text that the
 // server sent: JavaScript's dates lose microseconds and its numbers lose int8.
-const PARSED = new Set([16, 21, 23, 26, 114, 1009, 1003, 1005, 1007, 1028])
+const [NAMES, TEXTS] = [1003, 1009]
+const PARSED = new Set([16, 21, 23, 26, 114, TEXTS, NAMES, 1005, 1007, 1028])
 
 const parserOf = pg.types.getTypeParser as (oid: number, format?: string) => (value: string) => unknown
 
 function getTypeParser(oid: number, format?: 'text' | 'binary'): (value: string) => unknown {
-  if (PARSED.has(oid)) return parserOf(oid, format)
+  if (PARSED.has(oid)) return parserOf(oid === NAMES ? TEXTS : oid, format)
   return (value) => value
 }
 
@@ -113,7 +130,7 @@ function connectionFail(target: Target, cause: unknown): Fail {
   const what = `cannot connect to ${target.label}, database "${target.database}", as role "${target.user}"`
   const text = messageOf(cause)
   if (code === 'EACCES' || code === 'EPERM') {
-    return new Fail('server-denied', `${what}: OS user "${userInfo().username}" may not use its socket`, {
+    return new Fail('server-denied', `${what}: OS user "${currentUser()}" may not use its socket`, {
       hint: `Run this as root${target.peer ? `, or as ${target.peer}` : ''}.`,
       cause,
     })
@@ -122,16 +139,39 @@ function connectionFail(target: Target, cause: unknown): Fail {
     const needs = target.peer ? `Run this as root, or as OS user ${target.peer}.` : 'Is the password right?'
     return new Fail('server-denied', `${what}: ${text}`, { hint: needs, cause })
   }
-  if (code === '3D000' || code === '53300' || code === '42501' || code === '55000') {
-    return new Fail('server-failed', `${what}: ${text}`, { cause })
+  if (text.startsWith('SASL:')) {
+    if (target.password)
+      return new Fail('server-denied', `${what}: ${text}`, { hint: 'Is it PostgreSQL?', cause })
+    const hint = 'Name it in the host file: postgres.password = { file = ... }'
+    return new Fail('server-denied', `${what}: it asks for a password, and there is none`, { hint, cause })
   }
-  return new Fail('server-unreachable', `${what}: ${code === undefined ? text : reasonOf(code, text)}`, {
-    hint: target.host.startsWith('/') ? `Is it running? See: howdah provision plan` : 'Is the address right?',
+  const refused = REFUSED[code ?? '']
+  if (refused !== undefined) return new Fail('server-failed', `${what}: ${text}`, { hint: refused, cause })
+  return new Fail('server-unreachable', `${what}: ${reasonOf(code, text)}`, {
+    hint: unreachableHint(target, text),
     cause,
   })
 }
 
-function reasonOf(code: string, text: string): string {
+// By SQLSTATE (src/backend/utils/errcodes.txt): the server answers, but not for this database or role.
+const REFUSED: Readonly<Record<string, string>> = {
+  '3D000': 'Is the name right? A host file makes it: howdah provision apply',
+  '53300': 'Every connection that it allows is in use: end some, or raise max_connections.',
+  '42501': 'Let the role in: grant connect on the database, or name another role.',
+  '55000': 'Its allow_connections is false: set it to true in the host file, or leave the database out.',
+}
+
+function unreachableHint({ host, ssl }: Target, text: string): string {
+  if (host.startsWith('/')) return 'Is it running? See: howdah provision plan'
+  if (text.includes('does not support SSL'))
+    return 'Set postgres.sslmode = "disable", or ssl = on in the server.'
+  if (ssl && /certificate|altnames/i.test(text)) {
+    return 'Name the certificate of its authority in postgres.ca_file, and the server as the certificate does.'
+  }
+  return 'Is the address right?'
+}
+
+function reasonOf(code: string | undefined, text: string): string {
   if (code === 'ENOENT') return 'there is no socket, so no server runs there'
   if (code === 'ECONNREFUSED') return 'no server listens there'
   return text

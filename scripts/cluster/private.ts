@@ -1,10 +1,10 @@
 import { readFile, stat } from 'node:fs/promises'
-import { userInfo } from 'node:os'
 import process from 'node:process'
 import { dirname, join } from 'node:path'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { isMissing, readTextIfAny } from '../core/file.ts'
+import { currentUser } from '../core/user.ts'
 import { type Postgres } from '../host/schema.ts'
 import { type Cluster } from './cluster.ts'
 import { connect, userName } from './connect.ts'
@@ -26,7 +26,7 @@ export async function privateOsUser(spec: Postgres): Promise<string> {
     return userName((await stat(spec.data_dir!)).uid)
   } catch (error) {
     if (!isMissing(error)) throw error
-    return process.getuid?.() === 0 ? 'postgres' : userInfo().username
+    return process.getuid?.() === 0 ? 'postgres' : currentUser()
   }
 }
 
@@ -87,7 +87,9 @@ function privateCluster(
       })
     }
   }
-  const cluster: Cluster = {
+  // Where it listens now, which may be somewhere else than before.
+  const waitUntilStarted = async () => waitUntilReady(privateCluster(spec, osUser, await runningAt(dataDir)))
+  return {
     kind: 'private',
     label,
     major: spec.major!,
@@ -116,15 +118,14 @@ function privateCluster(
     isRunning: () => isListening(socketDir, port),
     async start() {
       await pgCtl('start', '-l', serverLog)
-      await waitUntilReady(cluster)
+      await waitUntilStarted()
     },
     stop: () => pgCtl('stop', '-m', 'fast'),
     async restart() {
       await pgCtl('restart', '-m', 'fast', '-l', serverLog)
-      await waitUntilReady(cluster)
+      await waitUntilStarted()
     },
   }
-  return cluster
 }
 
 async function lastLines(path: string): Promise<string> {

@@ -1,9 +1,10 @@
 import { readdir, readFile } from 'node:fs/promises'
-import { Fail, messageOf } from '../core/fail.ts'
+import { Fail } from '../core/fail.ts'
+import { reasonOf } from '../core/file.ts'
 import { readSecret, type Secret } from '../core/secret.ts'
 import { type Postgres } from '../host/schema.ts'
 import { type Cluster, type ConnectOptions } from './cluster.ts'
-import { connect } from './connect.ts'
+import { connect, type Target } from './connect.ts'
 
 /**
  * A server that is reached by its URL only. Nothing of its host can be touched.
@@ -11,14 +12,14 @@ import { connect } from './connect.ts'
  */
 export async function openRemote(spec: Postgres): Promise<Cluster> {
   const url = new URL(spec.url!)
-  const host = decodeURIComponent(url.searchParams.get('host') ?? url.hostname)
+  const host = decodeURIComponent(url.searchParams.get('host') ?? url.hostname).replace(/^\[(.*)\]$/, '$1')
   const port = Number(url.port || spec.port)
   const user = decodeURIComponent(url.username) || spec.superuser
   const password = spec.password ? await readSecret(spec.password) : undefined
   const label = `remote cluster ${host}:${port}`
   const ssl = await sslOptions(spec)
   const connectTo = (database: string, options: ConnectOptions = {}) =>
-    connect({
+    connectPreferably(spec, {
       host,
       port,
       user: options.user ?? user,
@@ -60,6 +61,17 @@ export async function openRemote(spec: Postgres): Promise<Cluster> {
   }
 }
 
+/** With `sslmode = "prefer"` a server without TLS is talked to in the clear, as libpq does. */
+async function connectPreferably(spec: Postgres, target: Target): ReturnType<Cluster['connect']> {
+  try {
+    return await connect(target)
+  } catch (error) {
+    const isPlain = error instanceof Fail && /does not support SSL/.test(error.message)
+    if (spec.sslmode !== 'prefer' || !isPlain) throw error
+    return connect({ ...target, ssl: false })
+  }
+}
+
 async function remoteMajor(connectTo: (database: string) => ReturnType<Cluster['connect']>): Promise<number> {
   const client = await connectTo('postgres')
   try {
@@ -72,21 +84,32 @@ async function remoteMajor(connectTo: (database: string) => ReturnType<Cluster['
   }
 }
 
-async function sslOptions(spec: Postgres): Promise<boolean | { rejectUnauthorized: boolean; ca?: string }> {
+async function sslOptions(spec: Postgres): Promise<NonNullable<Target['ssl']>> {
   const mode = spec.sslmode ?? 'verify-full'
   if (mode === 'disable') return false
   const ca = spec.ca_file
     ? await readFile(spec.ca_file, 'utf8').catch((cause: unknown) => {
-        throw new Fail('file-unreadable', `cannot read ca_file "${spec.ca_file}": ${messageOf(cause)}`, {
+        throw new Fail('file-unreadable', `cannot read ca_file "${spec.ca_file}": ${reasonOf(cause)}`, {
+          hint: `Look at it: ls -l ${spec.ca_file}`,
           cause,
         })
       })
     : undefined
-  return { rejectUnauthorized: mode.startsWith('verify'), ...(ca !== undefined && { ca }) }
+  return {
+    rejectUnauthorized: mode.startsWith('verify'),
+    ...(ca !== undefined && { ca }),
+    ...(mode === 'verify-ca' && { checkServerIdentity: () => undefined }),
+  }
 }
 
-function libpqSsl(spec: Postgres): Record<string, string> {
-  return { PGSSLMODE: spec.sslmode ?? 'verify-full', ...(spec.ca_file && { PGSSLROOTCERT: spec.ca_file }) }
+// libpq looks for authorities in the home of the user only, unless it is told where the system has them.
+const SYSTEM_AUTHORITIES = '/etc/ssl/certs/ca-certificates.crt'
+
+/** The environment that makes libpq judge a server's certificate as we do. Pure. */
+export function libpqSsl(spec: Postgres): Record<string, string> {
+  const mode = spec.sslmode ?? 'verify-full'
+  if (!mode.startsWith('verify')) return { PGSSLMODE: mode }
+  return { PGSSLMODE: mode, PGSSLROOTCERT: spec.ca_file ?? SYSTEM_AUTHORITIES }
 }
 
 // libpq's own way to take a password that is in no argument list; /proc/PID/environ is for the same user only.

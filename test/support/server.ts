@@ -84,7 +84,7 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
     .map(([name, value]) => `${name} = '${value}'\n`)
     .join('')
   await writeFileAtomic(join(data, 'conf.d/00-test.conf'), conf, { mode: 0o640, ...owner })
-  const header = headerOf(dir, major, bindir)
+  const header = headerOf(dir, major, bindir, options.settings?.['port'])
   const cluster = (await openCluster(parseHost(header)))!
   await cluster.start()
   return testServer({ dir, major, header, cluster })
@@ -95,7 +95,7 @@ export async function newestMajor(): Promise<number> {
   return Math.max(...(await readdir('/usr/lib/postgresql')).map(Number).filter(Number.isFinite))
 }
 
-function headerOf(dir: string, major: number, bindir: string): string {
+function headerOf(dir: string, major: number, bindir: string, port = '5432'): string {
   return [
     'format = 1',
     '[host]',
@@ -106,6 +106,7 @@ function headerOf(dir: string, major: number, bindir: string): string {
     `major = ${major}`,
     `bindir = "${bindir}"`,
     `data_dir = "${dir}/data"`,
+    `port = ${port}`,
     '',
   ].join('\n')
 }
