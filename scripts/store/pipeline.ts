@@ -14,7 +14,10 @@ export interface Stored {
 }
 
 /** What {@link unpack} needs to know: the hash of the plain bytes is checked where it is known. */
-export type Expected = Omit<Stored, 'plainSize' | 'plainSha256'> & Partial<Stored>
+export type Expected = Pick<Stored, 'key' | 'size' | 'sha256'> & {
+  readonly plainSize?: number | undefined
+  readonly plainSha256?: string | undefined
+}
 
 /** How bytes are stored. */
 export interface PackOptions {

@@ -1,0 +1,140 @@
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/howdah" "$0" "$@"'
+/**
+ * Takes, lists and shows backups.
+ *
+ *     howdah backup take nightly -c conf/demo.toml
+ *
+ * Exit codes: 0 done, 2 usage, 10 host file, 13 another user is needed, 20 locked, 30-33 server,
+ * 50-55 store and backup, 57 no space.
+ */
+import { findBackup, readCatalogs } from './backup/catalog.ts'
+import { totalsOf } from './backup/manifest.ts'
+import { ageSeconds, secondsOf, showBackup, showList, showTaken, showTakePlan } from './backup/show.ts'
+import { planTake, take, type TakeScope } from './backup/take.ts'
+import { loadHost } from './cluster/open.ts'
+import { type Call, main, type Outcome } from './core/cli.ts'
+import { type Code, Fail } from './core/fail.ts'
+import { beginProgress } from './core/progress.ts'
+import { formatSize } from './core/quantity.ts'
+import { type Host } from './host/schema.ts'
+import { openStore } from './store/open.ts'
+
+const FAILS: readonly Code[] = ['host-file', 'file-unreadable', 'store-denied', 'store-unreachable']
+
+await main({
+  name: 'backup',
+  summary: 'take, list and show backups',
+  example: 'howdah backup take nightly -c conf/demo.toml',
+  verbs: [
+    {
+      name: 'take',
+      summary: 'take a backup as [backup.JOB] of the host file says',
+      args: ['[job]'],
+      options: [
+        { flags: '--take-over <machine>', help: 'go on with the backups of another machine, which is gone' },
+      ],
+      common: ['file', 'plan'],
+      fails: [
+        ...FAILS,
+        'not-permitted',
+        'lock-held',
+        'server-unreachable',
+        'server-denied',
+        'server-failed',
+        'cluster-mismatch',
+        'backup-failed',
+        'no-space',
+      ],
+      run: takeBackup,
+    },
+    {
+      name: 'list',
+      summary: 'list the backups of this cluster, oldest first',
+      options: [{ flags: '--job <name>', help: 'of this job only' }],
+      common: ['file'],
+      fails: FAILS,
+      run: list,
+    },
+    {
+      name: 'show',
+      summary: 'show everything about one backup',
+      args: ['[label]'],
+      options: [{ flags: '--job <name>', help: 'the latest of this job' }],
+      common: ['file'],
+      fails: [...FAILS, 'backup-missing', 'backup-damaged'],
+      run: show,
+    },
+  ],
+})
+
+async function takeBackup(call: Call): Promise<Outcome> {
+  const loaded = await loadHost(call.file, call.overrides)
+  const takeOver = call.options['takeOver']
+  const scope: TakeScope = {
+    loaded,
+    overrides: call.overrides,
+    job: jobOf(call, loaded.host),
+    ...(typeof takeOver === 'string' && { takeOver }),
+  }
+  if (call.planOnly) {
+    const plan = await planTake(scope)
+    return { text: showTakePlan(plan), result: plan }
+  }
+  using progress = beginProgress('backup', call.json)
+  let bytes = 0
+  const manifest = await take({
+    ...scope,
+    onBytes: (count) => progress.show(`${formatSize((bytes += count))} read`),
+  })
+  const { url } = openStore(loaded.host, loaded.host.backup[manifest.job]!.store)
+  return {
+    text: showTaken(manifest, `${url}/${manifest.cluster}`),
+    result: { ...manifest, ...totalsOf(manifest.files), seconds: secondsOf(manifest), store: url },
+  }
+}
+
+async function list(call: Call): Promise<Outcome> {
+  const { host } = await loadHost(call.file, call.overrides)
+  const job = call.options['job']
+  const entries = (await readCatalogs(host)).filter(
+    (entry) => typeof job !== 'string' || 'problem' in entry || entry.manifest.job === job,
+  )
+  const now = new Date()
+  const backups = entries.map((entry) => {
+    const head = { label: entry.label, store: entry.store.url, ageSeconds: ageSeconds(entry.label, now) }
+    if ('problem' in entry) return { ...head, problem: entry.problem.message }
+    const { job, kind, begun, ended, files, databases } = entry.manifest
+    return {
+      ...head,
+      job,
+      kind,
+      begun,
+      ended,
+      ...totalsOf(files),
+      databases: databases.map(({ name }) => name),
+    }
+  })
+  return { text: showList(entries, now), result: { backups } }
+}
+
+async function show(call: Call): Promise<Outcome> {
+  const { host } = await loadHost(call.file, call.overrides)
+  const job = call.options['job']
+  const { manifest, store } = await findBackup(host, {
+    label: call.args[0] ?? 'latest',
+    job: typeof job === 'string' ? job : undefined,
+  })
+  return {
+    text: showBackup(manifest, `${store.url}/${manifest.cluster}`),
+    result: { ...manifest, ...totalsOf(manifest.files), store: store.url },
+  }
+}
+
+function jobOf(call: Call, host: Host): string {
+  const job = call.args[0]
+  if (job !== undefined) return job
+  const names = Object.keys(host.backup)
+  throw new Fail('usage', 'the name of a job is missing: howdah backup take JOB', {
+    hint: names.length === 0 ? 'The host file has no [backup.NAME].' : `There is: ${names.join(', ')}`,
+  })
+}

@@ -1,0 +1,96 @@
+import { randomUUID } from 'node:crypto'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { z } from 'zod'
+import { Fail } from '../core/fail.ts'
+import { type Access, makeFolder, readTextIfAny, writeFileAtomic } from '../core/file.ts'
+import { type Store } from '../store/store.ts'
+import { type Layout } from './layout.ts'
+
+const FORMAT = 1
+
+const ownerSchema = z.object({
+  format: z.literal(FORMAT),
+  systemIdentifier: z.string(),
+  /** Random, made once for each state folder. */
+  hostId: z.string(),
+  /** For people: the name of the machine. */
+  machine: z.string(),
+  timeline: z.int(),
+})
+
+/** Whose backups a part of a store holds. */
+export type Owner = z.output<typeof ownerSchema>
+
+/** The id of this host: made at its first need, kept in the state folder. */
+export async function hostId(stateDir: string, access: Access): Promise<string> {
+  const path = join(stateDir, 'host.json')
+  const known = await readTextIfAny(path)
+  if (known !== undefined) return (JSON.parse(known) as { id: string }).id
+  const id = randomUUID()
+  await makeFolder(stateDir, access)
+  await writeFileAtomic(path, `${JSON.stringify({ format: FORMAT, id })}\n`, { ...access, mode: 0o644 })
+  return id
+}
+
+/** What {@link claimOwnership} compares. */
+export interface Claim {
+  readonly systemIdentifier: string
+  readonly timeline: number
+  readonly hostId: string
+  /** `--take-over`: the name of the machine that owned it so far. */
+  readonly takeOver: string | undefined
+}
+
+/**
+ * Makes sure that this part of the store is for this cluster on this host, so that a clone or a
+ * second cluster of the same name never mixes its backups with others.
+ * @throws {Fail} `cluster-mismatch`
+ */
+export async function claimOwnership(store: Store, layout: Layout, claim: Claim): Promise<void> {
+  const wanted: Owner = {
+    format: FORMAT,
+    systemIdentifier: claim.systemIdentifier,
+    hostId: claim.hostId,
+    machine: hostname(),
+    timeline: claim.timeline,
+  }
+  const body = Buffer.from(`${JSON.stringify(wanted, undefined, 2)}\n`)
+  if (await store.create(layout.owner, body)) return
+  const owner = parseOwner(await text(await store.get(layout.owner)), layout)
+  const isOurs = owner.systemIdentifier === wanted.systemIdentifier && owner.hostId === wanted.hostId
+  if (!isOurs && claim.takeOver !== owner.machine) throw foreign(layout, owner, wanted)
+  if (isOurs && owner.timeline === wanted.timeline) return
+  await store.put(
+    layout.owner,
+    (async function* () {
+      yield body
+    })(),
+  )
+}
+
+function parseOwner(content: string, layout: Layout): Owner {
+  try {
+    return ownerSchema.parse(JSON.parse(content))
+  } catch (cause) {
+    throw new Fail('backup-damaged', `"${layout.owner}" does not say whose backups these are`, {
+      hint: 'Look at it. A newer version of Howdah may have written it.',
+      cause,
+    })
+  }
+}
+
+function foreign(layout: Layout, owner: Owner, wanted: Owner): Fail {
+  const what =
+    owner.systemIdentifier === wanted.systemIdentifier
+      ? `this cluster on another host, machine "${owner.machine}"`
+      : `another cluster, with system identifier ${owner.systemIdentifier}, of machine "${owner.machine}"`
+  return new Fail(
+    'cluster-mismatch',
+    `the store holds backups of ${what}, under the name "${layout.cluster}"`,
+    {
+      hint: `If that one is gone for good, add: --take-over ${owner.machine}. Else give this host or cluster another name.`,
+    },
+  )
+}

@@ -1,0 +1,58 @@
+import { type Client } from 'pg'
+import { type Cluster } from '../cluster/cluster.ts'
+import { Fail, messageOf } from '../core/fail.ts'
+import { interrupted } from '../core/interrupt.ts'
+
+/**
+ * What a body does with a connection of its own. Ctrl-C cancels the statement under way.
+ * @throws {Fail} `server-failed` for whatever the server refuses, besides what connecting throws
+ */
+export async function withClient<T>(
+  cluster: Cluster,
+  database: string,
+  body: (client: Client) => Promise<T>,
+): Promise<T> {
+  const client = await cluster.connect(database)
+  let cancel = () => {}
+  try {
+    const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid')
+    cancel = () => void cancelStatement(cluster, rows[0]!.pid)
+    interrupted.addEventListener('abort', cancel)
+    // What a role or a database sets for itself must not end or bend what we do.
+    await client.query(
+      `set statement_timeout = 0; set lock_timeout = 0; set idle_in_transaction_session_timeout = 0;
+       set search_path = pg_catalog; set default_transaction_read_only = off`,
+    )
+    return await body(client)
+  } catch (error) {
+    throw asFail(error, database)
+  } finally {
+    interrupted.removeEventListener('abort', cancel)
+    await client.end().catch(() => {}) // it is over either way
+  }
+}
+
+async function cancelStatement(cluster: Cluster, pid: number): Promise<void> {
+  try {
+    const other = await cluster.connect('postgres')
+    await other.query('select pg_cancel_backend($1)', [pid])
+    await other.end()
+  } catch {
+    // Without a server there is nothing to cancel, and the client hears of it by itself.
+  }
+}
+
+function asFail(error: unknown, database: string): unknown {
+  if (error instanceof Fail || interrupted.aborted) return error
+  const { detail, hint } = error as { detail?: string; hint?: string }
+  const isOfServer = 'severity' in (error as object) || /connection|terminat/i.test(messageOf(error))
+  if (!isOfServer) return error
+  return new Fail(
+    'server-failed',
+    `the server refuses something in database "${database}": ${messageOf(error)}`,
+    {
+      hint: detail ?? hint,
+      cause: error,
+    },
+  )
+}
