@@ -123,14 +123,6 @@ export async function input(
   return Buffer.concat(chunks).toString('utf8')
 }
 
-/** Runs a program on the caller's own terminal (a shell, psql) and gives its exit code. */
-export async function attach(argv: readonly string[], options: ExecOptions = {}): Promise<number> {
-  const [file, ...args] = become(argv, options)
-  const child = spawn(file!, args, { stdio: 'inherit', env: environment(options) })
-  const [code] = (await once(child, 'close')) as [number | null]
-  return code ?? 1
-}
-
 /**
  * Takes an advisory `flock` on a descriptor of this process, which the kernel frees with it, SIGKILL
  * included. A lock belongs to the open file, so a short-lived `flock` program can take it for us.

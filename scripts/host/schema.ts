@@ -391,11 +391,9 @@ export const NOT_YET_KEYS: Readonly<Record<string, string>> = {
 export type Host = z.output<typeof hostSchema>
 export type Postgres = Host['postgres']
 export type HbaRule = z.output<typeof hbaRule>
-export type TablespaceSpec = z.output<typeof tablespace>
 export type RoleSpec = z.output<typeof role>
 export type DatabaseSpec = z.output<typeof database>
 export type GrantSpec = z.output<typeof grant>
-export type StoreSpec = z.output<typeof store>
 export type BackupSpec = z.output<typeof backup>
 /** A setting's value: a list keeps its elements, since each is quoted by itself. */
 export type SettingValue = string | readonly string[]
