@@ -3,10 +3,11 @@ import { join } from 'node:path'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { exists, readTextIfAny } from '../core/file.ts'
+import { parseConf } from '../host/conf.ts'
 import { type Postgres } from '../host/schema.ts'
 import { type Cluster } from './cluster.ts'
 import { connect } from './connect.ts'
-import { isListening, waitUntilReady } from './ready.ts'
+import { isListening, runningAt, waitUntilReady } from './ready.ts'
 
 /** Where Debian's clusters have their sockets. */
 export const DEBIAN_SOCKET_DIR = '/var/run/postgresql'
@@ -44,15 +45,25 @@ export async function openDebian(spec: Postgres): Promise<Cluster | undefined> {
       },
     )
   }
-  const port = Number((await portOfSnippets(configDir)) ?? confValue(text, 'port') ?? 5432)
-  return debianCluster(spec, { configDir, dataDir, port })
+  const port = Number((await portOfFiles(configDir, dataDir)) ?? confValue(text, 'port') ?? 5432)
+  const place = (await runningAt(dataDir)) ?? { port, socketDir: DEBIAN_SOCKET_DIR }
+  return debianCluster(spec, { configDir, dataDir, ...place })
 }
 
-function debianCluster(spec: Postgres, found: { configDir: string; dataDir: string; port: number }): Cluster {
+interface Found {
+  readonly configDir: string
+  readonly dataDir: string
+  readonly port: number
+  readonly socketDir: string
+}
+
+function debianCluster(spec: Postgres, found: Found): Cluster {
   const label = `debian cluster ${spec.major}/${spec.cluster}`
-  const socketDir = spec.socket_dir ?? DEBIAN_SOCKET_DIR
+  const socketDir = spec.socket_dir ?? found.socketDir
   const osUser = 'postgres'
-  const cluster: Cluster = {
+  // Where it listens now, which may be somewhere else than before.
+  const waitUntilStarted = async () => waitUntilReady((await openDebian(spec))!)
+  return {
     kind: 'debian',
     label,
     major: spec.major!,
@@ -90,15 +101,14 @@ function debianCluster(spec: Postgres, found: { configDir: string; dataDir: stri
     isRunning: () => isListening(socketDir, found.port),
     async start() {
       await control(spec, 'start', label)
-      await waitUntilReady(cluster)
+      await waitUntilStarted()
     },
     stop: () => control(spec, 'stop', label),
     async restart() {
       await control(spec, 'restart', label)
-      await waitUntilReady(cluster)
+      await waitUntilStarted()
     },
   }
-  return cluster
 }
 
 // Under systemd the unit must be told: a server started by pg_ctlcluster as another user than root
@@ -126,23 +136,16 @@ async function lastLog(spec: Postgres, otherwise: string | undefined): Promise<s
   return text?.trim().split('\n').slice(-5).join('\n') ?? otherwise
 }
 
-/** The value that a configuration file gives a setting: its last line for it, without quotes. */
+/** The value that a configuration file gives a setting: its last line for it, without quotes. Pure. */
 export function confValue(text: string, name: string): string | undefined {
-  let value: string | undefined
-  for (const line of text.split('\n')) {
-    const match = /^\s*([A-Za-z_.]+)\s*=?\s*(?:'((?:[^']|'')*)'|([^\s#]+))/.exec(line)
-    if (match?.[1]?.toLowerCase() === name) value = match[2]?.replaceAll("''", "'") ?? match[3]
-  }
-  return value
+  return parseConf(text).lines.findLast((line) => line.name === name)?.value
 }
 
-async function portOfSnippets(configDir: string): Promise<string | undefined> {
+/** The port as the files that come after postgresql.conf give it: the last one counts, and ALTER SYSTEM wins. */
+async function portOfFiles(configDir: string, dataDir: string): Promise<string | undefined> {
   const folder = join(configDir, 'conf.d')
-  let port: string | undefined
-  for (const file of (await readdir(folder).catch(() => []))
-    .filter((name) => /^[^.].*\.conf$/.test(name))
-    .sort()) {
-    port = confValue((await readTextIfAny(join(folder, file)).catch(() => undefined)) ?? '', 'port') ?? port
-  }
-  return port
+  const names = (await readdir(folder).catch(() => [])).filter((name) => /^[^.].*\.conf$/.test(name)).sort()
+  const files = [...names.map((name) => join(folder, name)), join(dataDir, 'postgresql.auto.conf')]
+  const texts = await Promise.all(files.map((path) => readTextIfAny(path).catch(() => undefined)))
+  return texts.map((text) => confValue(text ?? '', 'port')).findLast((port) => port !== undefined)
 }

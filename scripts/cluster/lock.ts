@@ -1,7 +1,9 @@
+import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
-import { Fail, messageOf } from '../core/fail.ts'
+import { Fail } from '../core/fail.ts'
+import { isMissing, reasonOf } from '../core/file.ts'
 import { takeLock } from '../core/lock.ts'
 import { type Host } from '../host/schema.ts'
 import { type Cluster } from './cluster.ts'
@@ -22,10 +24,23 @@ export async function holdResource(
   resource: Resource,
   waitSeconds = 0,
 ): Promise<AsyncDisposable> {
-  const key = cluster ? await systemIdentifier(cluster) : `new-${host.postgres.cluster}`
   const folder = host.postgres.kind === 'debian' ? '/run/lock/howdah' : join(host.host.state_dir, 'lock')
-  const name = `${key}.${encodeURIComponent(resource)}.lock`
-  return takeLock(join(folder, name), { waitSeconds, folder: stateAccess(cluster?.osUser) })
+  const take = (key: string) =>
+    takeLock(join(folder, `${key}.${encodeURIComponent(resource)}.lock`), {
+      waitSeconds,
+      folder: stateAccess(cluster?.osUser),
+    })
+  const identifier = cluster ? await systemIdentifier(cluster) : ''
+  await using held = new AsyncDisposableStack()
+  // By its name too: while a cluster is being made, it has no identifier that both of two runs could know.
+  if (resource === 'cluster' || identifier === '') held.use(await take(nameOf(host)))
+  if (identifier !== '') held.use(await take(identifier))
+  return held.move()
+}
+
+function nameOf({ postgres }: Host): string {
+  const place = postgres.data_dir ?? postgres.url ?? `${postgres.major}/${postgres.cluster}`
+  return `name-${createHash('sha256').update(place).digest('hex').slice(0, 16)}`
 }
 
 /** Who may look into folders of state: the OS user of the cluster, when root makes them. */
@@ -35,7 +50,7 @@ export function stateAccess(osUser: string | undefined): { mode: number; uid?: n
 }
 
 /**
- * The number that initdb gave this cluster, as text.
+ * The number that initdb gave this cluster, as text; empty while it is not made to its end.
  * @throws {Fail} `not-permitted`, or what a connection throws
  */
 export async function systemIdentifier(cluster: Cluster): Promise<string> {
@@ -44,10 +59,11 @@ export async function systemIdentifier(cluster: Cluster): Promise<string> {
     // The first field of pg_control, in the byte order of the machine (src/include/catalog/pg_control.h).
     // It never changes, so it can be read beside a running server too, without a session.
     const control = await readFile(join(cluster.dataDir, 'global/pg_control'))
-    return control.readBigUInt64LE(0).toString()
+    return control.length < 8 ? '' : control.readBigUInt64LE(0).toString()
   } catch (cause) {
     if (await cluster.isRunning()) return askIdentifier(cluster)
-    throw new Fail('not-permitted', `cannot read the control file of ${cluster.label}: ${messageOf(cause)}`, {
+    if (isMissing(cause)) return ''
+    throw new Fail('not-permitted', `cannot read the control file of ${cluster.label}: ${reasonOf(cause)}`, {
       hint: `Run this as root, or as ${cluster.osUser}.`,
       cause,
     })

@@ -8,7 +8,7 @@ import { currentUser } from '../core/user.ts'
 import { type Postgres } from '../host/schema.ts'
 import { type Cluster } from './cluster.ts'
 import { connect, userName } from './connect.ts'
-import { isListening, waitUntilReady } from './ready.ts'
+import { isListening, runningAt, waitUntilReady } from './ready.ts'
 
 /** Folder of a private cluster's socket and server log. */
 export function privateSocketDir(spec: Postgres): string {
@@ -54,13 +54,6 @@ export async function openPrivate(spec: Postgres): Promise<Cluster | undefined> 
     )
   }
   return privateCluster(spec, await privateOsUser(spec), await runningAt(dataDir))
-}
-
-/** Where a running server listens, which a changed host file does not change: postmaster.pid says it, line by line. */
-async function runningAt(dataDir: string): Promise<{ port: number; socketDir: string } | undefined> {
-  const lines = (await readTextIfAny(join(dataDir, 'postmaster.pid')))?.split('\n') ?? []
-  const [, , , port, socketDir] = lines
-  return port && socketDir ? { port: Number(port), socketDir } : undefined
 }
 
 function privateCluster(

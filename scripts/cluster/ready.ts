@@ -2,6 +2,7 @@ import { connect as connectSocket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Fail } from '../core/fail.ts'
+import { readTextIfAny } from '../core/file.ts'
 import { interrupted } from '../core/interrupt.ts'
 import { type Cluster } from './cluster.ts'
 
@@ -16,6 +17,16 @@ export function isListening(socketDir: string, port: number): Promise<boolean> {
     // Not being allowed to connect still means that there is one.
     socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'EACCES'))
   })
+}
+
+/**
+ * Where the server of a data directory listens, which a changed file does not change: postmaster.pid
+ * says it, line by line (src/include/utils/pidfile.h). Undefined while it does not run, or who asks may not look.
+ */
+export async function runningAt(dataDir: string): Promise<{ port: number; socketDir: string } | undefined> {
+  const text = await readTextIfAny(join(dataDir, 'postmaster.pid')).catch(() => undefined)
+  const [, , , port, socketDir] = text?.split('\n') ?? []
+  return port && socketDir ? { port: Number(port), socketDir } : undefined
 }
 
 /**

@@ -3,7 +3,8 @@ import { dirname, join } from 'node:path'
 import { debianConfigDir, debianDataDir, debianUnit } from '../../cluster/debian.ts'
 import { privateBindir, privateSocketDir } from '../../cluster/private.ts'
 import { literal } from '../../cluster/sql.ts'
-import { exists, isMissing, readTextIfAny } from '../../core/file.ts'
+import { Fail } from '../../core/fail.ts'
+import { exists, isMissing, readTextIfAny, reasonOf } from '../../core/file.ts'
 import { parseSize } from '../../core/quantity.ts'
 import { type Host, type Postgres } from '../../host/schema.ts'
 import { type Change, type Finding, type Step } from '../change.ts'
@@ -49,7 +50,7 @@ export const clusterKind: Kind<ClusterState> = {
     if (state === 'stopped') return change(name, 'alter', 'start it', [{ run: 'start' }])
     const { postgres } = host
     const steps =
-      postgres.kind === 'private' ? makePrivate(postgres, facts) : makeDebian(host, state === 'half-made')
+      postgres.kind === 'private' ? makePrivate(host, facts) : makeDebian(host, state === 'half-made')
     const { initdb } = postgres
     const checksums = initdb.data_checksums ? 'data checksums' : 'no data checksums'
     return change(
@@ -60,57 +61,68 @@ export const clusterKind: Kind<ClusterState> = {
     )
   },
 
-  findings(name, wanted, actual, { host }) {
+  findings(name, wanted, actual, { host, facts }) {
     if (!actual) return []
-    const finding = (level: Finding['level'], text: string, hint?: string): Finding => ({
-      kind: 'cluster',
-      name,
-      level,
-      text,
-      ...(hint && { hint }),
-    })
-    const found: Finding[] = []
-    if (actual.state === 'occupied') {
-      const folder = host.postgres.data_dir ?? debianDataDir(host.postgres)
-      found.push(
-        finding(
-          'impossible',
-          `"${folder}" is not empty and holds no cluster of this host file`,
-          `Look at it: ls -la ${folder}. Name another data_dir, or move it away.`,
-        ),
-      )
-    }
-    if (actual.state === 'absent' && !actual.hasBindir && host.postgres.kind === 'private') {
-      const bindir = privateBindir(host.postgres)
-      found.push(
-        finding(
-          'impossible',
-          `there is no initdb in "${bindir}"`,
-          `Install it: apt-get install postgresql-${host.postgres.major}, or name postgres.bindir.`,
-        ),
-      )
-    }
-    const exists = actual.state === 'running' || actual.state === 'stopped'
-    if (exists && actual.port !== wanted.port) {
-      found.push(
-        finding(
-          'warning',
-          `it uses port ${actual.port}, the host file says ${wanted.port}`,
-          `Set postgres.port = ${actual.port}, or change the cluster's port and restart it.`,
-        ),
-      )
-    }
-    if (actual.checksums !== undefined && wanted.checksums && !actual.checksums) {
-      found.push(
-        finding(
-          'warning',
-          'data checksums are off',
-          `They can be turned on while it is stopped: pg_checksums --enable -D ${host.postgres.data_dir ?? debianDataDir(host.postgres)}`,
-        ),
-      )
-    }
-    return found
+    const isThere = actual.state === 'running' || actual.state === 'stopped'
+    const found = isThere ? differences(wanted, actual, host) : obstacles(actual, host, facts)
+    return found.map(({ level, text, hint }) => ({ kind: 'cluster', name, level, text, hint }))
   },
+}
+
+type Found = Required<Pick<Finding, 'level' | 'text' | 'hint'>>
+
+/** Why a cluster cannot be made. */
+function obstacles(actual: ClusterState, { postgres }: Host, { osUser }: Facts): Found[] {
+  const folder = dataDirOf(postgres)
+  if (actual.state === 'occupied') {
+    return [
+      {
+        level: 'impossible',
+        text: `"${folder}" is not empty and holds no cluster of this host file`,
+        hint: `Look at it: ls -la ${folder}. Name another data_dir, or move it away.`,
+      },
+    ]
+  }
+  const found: Found[] = []
+  if (!actual.hasBindir) {
+    found.push({
+      level: 'impossible',
+      text: `there is no initdb in "${privateBindir(postgres)}"`,
+      hint: `Install it: apt-get install postgresql-${postgres.major}, or name postgres.bindir.`,
+    })
+  }
+  if (postgres.superuser !== osUser) {
+    found.push({
+      level: 'impossible',
+      text: `its OS user is "${osUser}", so nobody could log in as "${postgres.superuser}" by peer`,
+      hint: `Set postgres.superuser = "${osUser}".`,
+    })
+  }
+  return found
+}
+
+/** What is not as the host file says, and cannot be changed while the cluster runs. */
+function differences(wanted: ClusterState, actual: ClusterState, { postgres }: Host): Found[] {
+  const found: Found[] = []
+  if (actual.port !== wanted.port) {
+    found.push({
+      level: 'warning',
+      text: `it uses port ${actual.port}, the host file says ${wanted.port}`,
+      hint: `Set postgres.port = ${actual.port}, or change the cluster's port and restart it.`,
+    })
+  }
+  if (actual.checksums === false && wanted.checksums) {
+    found.push({
+      level: 'warning',
+      text: 'data checksums are off',
+      hint: `They can be turned on while it is stopped: pg_checksums --enable -D ${dataDirOf(postgres)}`,
+    })
+  }
+  return found
+}
+
+function dataDirOf(postgres: Postgres): string {
+  return postgres.data_dir ?? debianDataDir(postgres)
 }
 
 function nameOf(postgres: Postgres): string {
@@ -126,7 +138,7 @@ async function stateOf(observe: Observe): Promise<ClusterState> {
   const { postgres } = host
   if (!cluster)
     return { state: await placeOf(host), port: postgres.port, hasBindir: await hasInitdb(postgres) }
-  const isWhole = !(await isHalfMade(host))
+  const isWhole = !(await isHalfMade(host, cluster.dataDir))
   const state = isRunning ? 'running' : isWhole ? 'stopped' : 'half-made'
   const [row] = await observe.query<{ checksums: string; encoding: string }>(
     'postgres',
@@ -147,21 +159,32 @@ async function hasInitdb(postgres: Postgres): Promise<boolean> {
 /** Whether a cluster may be made where the host file wants it: never in a folder that holds anything. */
 async function placeOf(host: Host): Promise<'absent' | 'half-made' | 'occupied'> {
   const { postgres } = host
-  const folder = postgres.kind === 'private' ? postgres.data_dir! : debianDataDir(postgres)
-  const entries = await readdir(folder).catch((error: unknown) => {
-    if (isMissing(error)) return []
-    throw error
+  const folder = dataDirOf(postgres)
+  const entries = await readdir(folder).catch((cause: unknown) => {
+    if ((cause as NodeJS.ErrnoException).code === 'ENOTDIR') return ['a file']
+    if (isMissing(cause)) return []
+    throw new Fail('not-permitted', `cannot look into the data directory "${folder}": ${reasonOf(cause)}`, {
+      hint: 'Run this as root.',
+      cause,
+    })
   })
   if (entries.length === 0) return 'absent'
-  return (await isHalfMade(host)) ? 'half-made' : 'occupied'
+  return (await isHalfMade(host, folder)) ? 'half-made' : 'occupied'
 }
 
-/** Only what our own marker says was being made, and never got its control file, counts as half-made. */
-async function isHalfMade(host: Host): Promise<boolean> {
-  const { postgres } = host
-  if (postgres.kind !== 'debian') return false
+// What a data directory has as soon as it may hold something: its server was started once, or it is a
+// backup that was laid there and waits for its first start.
+const SIGNS_OF_LIFE = ['postmaster.opts', 'backup_label', 'recovery.signal', 'standby.signal']
+
+/**
+ * Half-made is only what our own marker says was being made and that no server ever ran on. The control
+ * file proves nothing: initdb writes it first.
+ */
+async function isHalfMade(host: Host, dataDir: string): Promise<boolean> {
+  if (host.postgres.kind !== 'debian') return false
   if ((await readTextIfAny(markerPath(host)).catch(() => undefined)) === undefined) return false
-  return !(await exists(join(debianDataDir(postgres), 'global/pg_control')).catch(() => true))
+  const signs = await Promise.all(SIGNS_OF_LIFE.map((name) => exists(join(dataDir, name)).catch(() => true)))
+  return !signs.includes(true)
 }
 
 function markerPath({ host, postgres }: Host): string {
@@ -183,7 +206,8 @@ function initdbOptions({ initdb, major }: Postgres): string[] {
 }
 
 /** In a folder beside the final one, which gets its name when everything in it is right (commit point: mv). */
-function makePrivate(postgres: Postgres, facts: Facts): Step[] {
+function makePrivate(host: Host, facts: Facts): Step[] {
+  const { postgres } = host
   const { osUser } = facts
   const dataDir = postgres.data_dir!
   const making = `${dataDir}.howdah-new`
@@ -196,14 +220,15 @@ function makePrivate(postgres: Postgres, facts: Facts): Step[] {
     '',
   ].join('\n')
   return [
-    { run: 'exec', argv: ['rm', '-rf', '--', making] },
+    { run: 'exec', argv: alone(host, ['rm', '-rf', '--', making]) },
     { run: 'exec', argv: ['mkdir', '-p', '--', dirname(dataDir)] },
     { run: 'folder', path: making, mode: 0o700, owner: osUser },
-    { run: 'folder', path: socketDir, mode: 0o755, owner: osUser },
+    // One that is there may serve others, such as /tmp: it stays as it is.
+    { run: 'exec', argv: ['sh', '-c', MAKE_FOLDER, 'sh', socketDir, osUser] },
     {
       run: 'exec',
       as: osUser,
-      argv: [
+      argv: alone(host, [
         join(privateBindir(postgres), 'initdb'),
         '--pgdata',
         making,
@@ -211,7 +236,7 @@ function makePrivate(postgres: Postgres, facts: Facts): Step[] {
         '--auth-local=peer',
         '--auth-host=scram-sha-256',
         ...initdbOptions(postgres),
-      ],
+      ]),
     },
     {
       run: 'exec',
@@ -236,35 +261,46 @@ function makePrivate(postgres: Postgres, facts: Facts): Step[] {
   ]
 }
 
+const MAKE_FOLDER = '[ -d "$1" ] || install -d -m 755 -o "$2" -- "$1"'
+
+/**
+ * A program that what an earlier run left behind must not meet: killed by SIGKILL, that run leaves its
+ * initdb alone, which goes on writing, and clears up by path when it fails.
+ */
+function alone({ host }: Host, argv: readonly string[]): string[] {
+  return ['flock', '--timeout', '60', host.state_dir, ...argv]
+}
+
 /** pg_createcluster cannot be undone by itself after SIGKILL, so a marker says that it was under way. */
 function makeDebian(host: Host, isHalfMade: boolean): Step[] {
   const { postgres } = host
   const [major, name] = [String(postgres.major), postgres.cluster]
   const marker = markerPath(host)
   return [
-    { run: 'write', path: marker, content: `${major}/${name}\n`, mode: 0o644, owner: 'root' },
-    ...(isHalfMade ? leftovers(postgres) : []),
+    { run: 'write', path: marker, content: `${major}/${name}\n`, mode: 0o644, owner: 'postgres' },
+    ...(isHalfMade ? leftovers(host) : []),
     {
       run: 'exec',
-      argv: [
+      argv: alone(host, [
         'pg_createcluster',
         major,
         name,
         `--port=${postgres.port}`,
-        `--datadir=${debianDataDir(postgres)}`,
+        ...(postgres.data_dir === undefined ? [] : [`--datadir=${postgres.data_dir}`]),
         '--start-conf=auto',
         '--',
         ...initdbOptions(postgres),
-      ],
+      ]),
     },
     { run: 'exec', argv: ['rm', '-f', '--', marker] },
     ...enable(postgres),
   ]
 }
 
-// The folders of a cluster that never got its control file hold nothing that anybody could miss.
-function leftovers(postgres: Postgres): Step[] {
-  return [{ run: 'exec', argv: ['rm', '-rf', '--', debianDataDir(postgres), debianConfigDir(postgres)] }]
+// The folders of a cluster that no server ever ran on hold nothing that anybody could miss.
+function leftovers(host: Host): Step[] {
+  const folders = [debianDataDir(host.postgres), debianConfigDir(host.postgres)]
+  return [{ run: 'exec', argv: alone(host, ['rm', '-rf', '--', ...folders]) }]
 }
 
 // systemd starts a cluster at boot by a generator that reads start.conf; it must hear of the new one.
