@@ -511,7 +511,7 @@ describe('restore that is ended', () => {
         process.kill(pid, signal)
       }
       const result = await runScript(['restore', 'database', name, '--swap', '-c', host.file], {
-        onStart: (pid) => void endIn(pid, signal),
+        onStart: (pid) => void endIn(pid),
       })
       expect(result).toMatchObject({ code: 130, stderr: expect.stringContaining(`ended by ${signal}`) })
       expect(await databases()).toEqual(before)
