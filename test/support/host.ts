@@ -152,6 +152,7 @@ class Host implements TestHost {
         )
       }
       await sleep(100)
+      await this.noteLeader()
       state = await this.state()
     }
   }
@@ -186,10 +187,18 @@ class Host implements TestHost {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.container?.exitCode === null && this.container.signalCode === null) {
       const ended = once(this.container, 'close')
-      this.container.kill('SIGKILL') // the kernel ends all of its processes with it
+      await endContainer(this.dir) // nspawn ends with it
+      this.container.kill('SIGKILL')
       await ended
     }
     await removeHost(this.dir)
+  }
+
+  /** Writes down who is PID 1 there, so that another run can end it when this one is killed. */
+  private async noteLeader(): Promise<void> {
+    const leader = await this.leader()
+    if (leader === undefined) return
+    await writeFile(join(this.dir, 'leader'), `${leader} ${await startTimeOf(Number(leader))}`)
   }
 
   /** What systemd says of itself; empty while it cannot be asked. */
@@ -276,7 +285,7 @@ async function mirror(): Promise<string> {
     const found = /^URIs:\s*(\S+)|^deb (?:\[.*?\] )?(\S+)/m.exec((await readTextIfAny(path)) ?? '')
     if (found) return (found[1] ?? found[2])!
   }
-  return 'http://deb.debian.org/debian'
+  throw new Error('cannot make a test host: apt has no source of packages')
 }
 
 /** Makes a host's folder with its owner in it, and removes those whose test run ended without doing so. */
@@ -292,13 +301,23 @@ async function claim(dir: string): Promise<void> {
   }
 }
 
+/** Ends all processes of a host: the kernel does so when its PID 1 goes, but not when nspawn does. */
+async function endContainer(dir: string): Promise<void> {
+  const [pid, startTime] = ((await readTextIfAny(join(dir, 'leader'))) ?? '').split(' ')
+  const runs = async () => startTime !== undefined && (await startTimeOf(Number(pid))) === startTime
+  if (await runs()) process.kill(Number(pid), 'SIGKILL')
+  while (await runs()) await sleep(50)
+}
+
 async function removeHost(dir: string): Promise<void> {
+  await endContainer(dir)
   await run(['umount', '--lazy', join(dir, 'root')], { okCodes: [0, 1, 32] })
   await rm(dir, { recursive: true, force: true })
 }
 
-/** When a process began: with its id this names it once and for all. Field 22 of proc(5) stat. */
+/** When a process began: with its id this names it once and for all. Field 22 of proc(5) stat; none for a dead one. */
 async function startTimeOf(pid: number): Promise<string | undefined> {
   const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined) // it may just have ended
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return fields?.[0] === 'Z' ? undefined : fields?.[19]
 }
