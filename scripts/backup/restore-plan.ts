@@ -90,7 +90,8 @@ export function planRestore(
     file,
     scratch: suffixed(target, `_restored_${moment.random}`),
     target,
-    before: present ? suffixed(target, `_before_${compactTime(moment.now)}`) : null,
+    // In lower case, so that nobody needs quotes to drop it.
+    before: present ? suffixed(target, `_before_${compactTime(moment.now).toLowerCase()}`) : null,
     dropsBefore: present !== undefined && request.dropOld,
     sessions: present?.sessions ?? 0,
     isSingleTransaction: locksNeeded(entry) < facts.lockSlots,

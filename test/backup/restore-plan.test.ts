@@ -44,7 +44,7 @@ test('restore plan: the database is not there: it takes the name, nothing speaks
 test('restore plan: the database is there: it is kept under another name', () => {
   expect(plan({ swap: true }, there)).toMatchObject({
     target: 'app',
-    before: 'app_before_20261122T052000Z',
+    before: 'app_before_20261122t052000z',
     dropsBefore: false,
     sessions: 3,
     findings: [],
@@ -56,9 +56,9 @@ test('restore plan: for people', () => {
   expect(showRestorePlan(plan({ swap: true, dropOld: true }, there), moment.now)).toBe(
     `database app of 20261122T020000Z-dump-k3v9qa (job nightly, 3 h 20 min ago)
 + database app_restored_0123ab: 97.7 kB to fetch, 7.6 MB on disk, 954 MB free
-~ database app: becomes app_before_20261122T052000Z, 3 sessions are ended
+~ database app: becomes app_before_20261122t052000z, 3 sessions are ended
 ~ database app_restored_0123ab: becomes app
-- database app_before_20261122T052000Z: its data is gone`,
+- database app_before_20261122t052000z: its data is gone`,
   )
 })
 
