@@ -5,6 +5,9 @@
  *     howdah test --no-journeys        # where no test host can be made
  *     howdah test test/plan role       # test files whose path has one of these in it
  *
+ * Servers of majors 13 and 18 are installed into .node/servers beside the one that is there;
+ * HOWDAH_TEST_MAJORS=16,17 names more.
+ *
  * Ends with a line `N passed, N failed`, in which each check counts as one test.
  * Exit codes: 0 all passed, 1 something failed, 2 usage.
  */
@@ -20,6 +23,7 @@ import { exists } from '../scripts/core/file.ts'
 import { interrupted } from '../scripts/core/interrupt.ts'
 import { log } from '../scripts/core/log.ts'
 import { formatDuration } from '../scripts/core/quantity.ts'
+import { installServer, missingMajors } from './support/majors.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 
@@ -60,6 +64,7 @@ async function testAll(call: Call): Promise<Outcome> {
     const isGood = await step(check, () => runCheck(check))
     counts[isGood ? 'passed' : 'failed'] += 1
   }
+  await installServers()
   if (withJourneys) await installHostTools()
   await step('tests', async () => {
     const tests = await runTests(call.args, withJourneys)
@@ -121,6 +126,13 @@ async function installHostTools(): Promise<void> {
   if (code === 0) return
   await run(['apt-get', '-qy', 'update'], { env })
   await run(install, { env })
+}
+
+async function installServers(): Promise<void> {
+  for (const major of await missingMajors()) {
+    log('info', `test: installing a server of major ${major} into .node/servers`)
+    await installServer(major)
+  }
 }
 
 /** Runs vitest on this terminal and counts by its report. */

@@ -5,6 +5,7 @@ import { parseHost } from '../../../scripts/host/host.ts'
 import { type Facts } from '../../../scripts/plan/kind.ts'
 import { membership, type Membership, type MembershipGrant } from '../../../scripts/plan/kind/membership.ts'
 import { role } from '../../../scripts/plan/kind/role.ts'
+import { bindirs } from '../../support/majors.ts'
 import { linesOf, startServer, type TestServer } from '../../support/server.ts'
 
 const KINDS = [role, membership]
@@ -145,13 +146,11 @@ describe('membership.findings', () => {
   })
 })
 
-// Programs of other majors, where somebody has some: memberships got more options with 16.
-const bindirs = process.env['HOWDAH_TEST_BINDIRS']?.split(':') ?? []
-
-describe.each([undefined, ...bindirs])('memberships on a server (%s)', (bindir) => {
+// On every major whose programs are there: memberships got more options with 16.
+describe.each(await bindirs())('memberships on a server of PostgreSQL $major', ({ bindir }) => {
   let server: TestServer
   beforeAll(async () => {
-    server = await startServer(bindir === undefined ? {} : { bindir })
+    server = await startServer({ bindir })
   })
   afterAll(() => server[Symbol.asyncDispose]())
   afterEach(async () => {
