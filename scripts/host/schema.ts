@@ -79,6 +79,9 @@ const host = z.strictObject({
 // A power of two (src/include/access/xlog_internal.h, IsValidWalSegSize).
 const SEGMENTS = new Set<number | undefined>(Array.from({ length: 11 }, (_, power) => 1024 ** 2 * 2 ** power))
 
+// The first major whose initdb has the provider.
+const LOCALE_PROVIDERS = { libc: 0, icu: 15, builtin: 17 } as const
+
 const initdb = z.strictObject({
   locale: z.string().default('C.UTF-8'),
   locale_provider: z
@@ -176,6 +179,12 @@ const postgres = z
       return
     }
     need('major')
+    const { major, initdb } = value
+    const since = LOCALE_PROVIDERS[initdb.locale_provider ?? 'libc']
+    if (major !== undefined && major < since) {
+      const message = `locale provider "${initdb.locale_provider}" came with PostgreSQL ${since}, this is ${major}`
+      context.addIssue({ code: 'custom', path: ['initdb', 'locale_provider'], message })
+    }
     if (value.kind === 'private') need('data_dir')
     else refuse('bindir', 'private')
     for (const key of ['url', 'password', 'sslmode', 'ca_file'] as const) refuse(key, 'remote')

@@ -209,6 +209,11 @@ describe('parseHost: what is wrong, by whole messages with lines', () => {
     ],
     ['a key of another kind', 'url = "postgres://x/"', 'h.toml:6: postgres.url: "url" is for kind "remote"'],
     [
+      'a locale provider of a later major',
+      '[postgres.initdb]\nlocale_provider = "builtin"',
+      'h.toml:7: postgres.initdb.locale_provider: locale provider "builtin" came with PostgreSQL 17, this is 15',
+    ],
+    [
       'a backup of a store that is not there',
       '[store.disk]\ntype = "dir"\npath = "/x"\n[backup.n]\nkind = "dump"\nstore = "disc"',
       'h.toml:11: backup.n.store: there is no [store.disc] (did you mean "disk"?)',
