@@ -12,7 +12,7 @@ import { chmod, chown } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Change, type Step } from './change.ts'
-import { acceptWrites, undoWrites, writeGuarded } from './guarded-write.ts'
+import { acceptWrites, signalReload, undoWrites, writeGuarded } from './guarded-write.ts'
 
 /** What the executor works on. */
 export interface Target {
@@ -43,6 +43,8 @@ export async function execute(changes: readonly Change[], target: Target): Promi
 }
 
 type Sql = Extract<Step, { run: 'sql' }>
+
+const AGAIN = 'Look at what is left to do: howdah provision plan'
 
 class Execution implements AsyncDisposable {
   readonly #target: Target
@@ -75,7 +77,9 @@ class Execution implements AsyncDisposable {
         await run(step.argv, { as: step.as, timeoutSeconds: 3600 })
         return
       case 'start':
-        return (await this.#require()).start()
+        await (await this.#require()).start()
+        this.#cluster = undefined // it may listen somewhere else now
+        return
       case 'reload':
         return this.#reload()
       case 'restart':
@@ -92,7 +96,13 @@ class Execution implements AsyncDisposable {
   async commit(): Promise<void> {
     const open = this.#open
     this.#open = undefined
-    if (open) await open.client.query('commit') // commit point of every change in it
+    // Commit point of every change in it.
+    await open?.client.query('commit').catch((cause: unknown) => {
+      throw new Fail('server-failed', `cannot commit the changes: ${messageOf(cause)}`, {
+        hint: AGAIN,
+        cause,
+      })
+    })
     this.#report()
   }
 
@@ -108,31 +118,31 @@ class Execution implements AsyncDisposable {
     // CREATE DATABASE from a template, a rename and a move refuse to run while anybody is connected.
     if (!step.transaction) await this.#endSessions(step.database)
     const client = await this.#session(step.database)
-    if (step.transaction && !this.#open) {
-      await client.query('begin')
-      this.#open = { database: step.database, client, isQuiet: false }
-    }
-    const text = step.secret ? await this.#withVerifier(step.text, step.secret) : step.text
     try {
-      await client.query(text)
+      if (step.transaction && !this.#open) {
+        await client.query('begin')
+        this.#open = { database: step.database, client, isQuiet: false }
+      }
+      await client.query(step.secret ? await this.#withVerifier(step.text, step.secret) : step.text)
     } catch (cause) {
       if (this.#open) await client.query('rollback').catch(() => {})
       this.#open = undefined
+      if (cause instanceof Fail) throw cause
+      const { hint, detail } = cause as { hint?: string; detail?: string }
       throw new Fail(
         'server-failed',
         `cannot ${change.action} ${change.kind} ${change.name}: ${messageOf(cause)}`,
-        {
-          hint: (cause as { detail?: string; hint?: string }).hint ?? (cause as { detail?: string }).detail,
-          // The cause is left out where its text could quote the statement.
-          ...(step.secret ? {} : { cause }),
-        },
+        // The cause is left out where its text could quote the statement.
+        { hint: hint ?? detail ?? AGAIN, ...(step.secret ? {} : { cause }) },
       )
     }
   }
 
   /** The clear text never leaves this process: the server gets a SCRAM verifier, and logs not even that. */
   async #withVerifier(text: string, secret: NonNullable<Sql['secret']>): Promise<string> {
-    if (this.#open && !this.#open.isQuiet) {
+    // Outside of a transaction nothing would keep the statement out of the server's log.
+    if (!this.#open) throw new Fail('bug', `the password of ${secret.role} needs a transaction`)
+    if (!this.#open.isQuiet) {
       await silence(this.#open.client)
       this.#open.isQuiet = true
     }
@@ -177,7 +187,7 @@ class Execution implements AsyncDisposable {
       await (await cluster.connect('postgres')).end()
     } catch (cause) {
       const paths = await undoWrites(this.#target.stateDir)
-      await this.#signalReload(cluster)
+      await signalReload(cluster)
       throw new Fail('change-undone', `after the reload no new connection was let in: ${messageOf(cause)}`, {
         hint: `Put back as it was: ${paths.join(', ')}. Correct the host file.`,
         cause,
@@ -185,13 +195,9 @@ class Execution implements AsyncDisposable {
     }
   }
 
-  /** A reload without a connection: the one way left when nobody is let in any more. */
-  async #signalReload(cluster: Cluster): Promise<void> {
-    await run([`${cluster.bindir}/pg_ctl`, '-s', '-D', cluster.dataDir, 'reload'], { as: cluster.osUser })
-  }
-
   async #restart(): Promise<void> {
     const cluster = await this.#require()
+    this.#cluster = undefined
     await this.#endSessions()
     try {
       await cluster.restart()
@@ -248,6 +254,9 @@ const SILENCE = [
   ['log_min_error_statement', 'panic'],
   ['track_activities', 'off'],
   ['pg_stat_statements.track_utility', 'off'],
+  ['debug_print_parse', 'off'],
+  ['debug_print_rewritten', 'off'],
+  ['debug_print_plan', 'off'],
   ['auto_explain.log_min_duration', '-1'],
   ['pgaudit.log', 'none'],
 ] as const

@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto'
-import { rm, stat } from 'node:fs/promises'
+import { readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Cluster } from '../cluster/cluster.ts'
 import { userId } from '../cluster/connect.ts'
 import { stateAccess } from '../cluster/lock.ts'
+import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
-import { readTextIfAny, writeFileAtomic } from '../core/file.ts'
+import { isMissing, reasonOf, writeFileAtomic } from '../core/file.ts'
 import { journalPath, listJournals, readJournal, removeJournal, writeJournal } from '../core/journal.ts'
 import { type Step } from './change.ts'
 
@@ -16,11 +17,13 @@ type Check = NonNullable<Write['check']>
 interface Pending {
   readonly path: string
   readonly check: Check
-  /** Null when there was no file. */
+  /** Its bytes in base64, since a file may hold comments in any encoding; null when there was no file. */
   readonly previous: string | null
   readonly mode: number
   readonly uid: number
   readonly gid: number
+  /** SHA-256 of what was written: who finds something else there must not put it back. */
+  readonly written: string
 }
 
 const PREFIX = 'write-'
@@ -37,13 +40,13 @@ export async function writeGuarded(
   cluster: Cluster | undefined,
 ): Promise<void> {
   const { uid, gid } = userId(step.owner)
-  const previous = (await readTextIfAny(step.path)) ?? null
-  const mode = previous === null ? step.mode : (await stat(step.path)).mode & 0o777
-  const pending: Pending = { path: step.path, check: step.check!, previous, mode, uid, gid }
   const journal = journalOf(stateDir, step.path)
-  // A journal that is there is of a run that died: what the file was before that one is what counts.
-  if ((await readJournal(journal)) === undefined)
-    await writeJournal(journal, pending, stateAccess(cluster?.osUser))
+  const written = hash(step.content)
+  // Written twice in one run: what the file was before the first time is what counts.
+  const before = (await readJournal<Pending>(journal)) ??
+    (await lookAt(step.path)) ?? { previous: null, mode: 0, uid, gid }
+  const pending: Pending = { ...before, path: step.path, check: step.check!, written }
+  await writeJournal(journal, pending, stateAccess(cluster?.osUser))
   await writeFileAtomic(step.path, step.content, { mode: step.mode, uid, gid })
   const problems = await problemsOf(step.check!, cluster)
   if (problems.length === 0) return
@@ -52,7 +55,7 @@ export async function writeGuarded(
     'change-undone',
     `the server refuses the new ${fileTitle(step.check!)}: ${problems.join('; ')}`,
     {
-      hint: `"${step.path}" is as it was; the rules in force did not change. Correct the host file.`,
+      hint: `"${step.path}" is as it was, and nothing else is in force than before. Correct the host file, or the line that is named.`,
     },
   )
 }
@@ -64,34 +67,59 @@ export async function acceptWrites(stateDir: string): Promise<void> {
 
 /** Puts back every file that does not count yet. @returns their paths */
 export async function undoWrites(stateDir: string): Promise<string[]> {
+  return putBack(stateDir, () => Promise.resolve(true))
+}
+
+/**
+ * Clears up after a run that died before the server had taken over what it wrote: puts the files back,
+ * so that they are written again with all that guards them, and makes a running server read them. A
+ * file that somebody changed since then stays as it is.
+ * @returns the paths put back
+ */
+export async function recoverWrites(stateDir: string, cluster: Cluster | undefined): Promise<string[]> {
+  const paths = await putBack(stateDir, async ({ path, written }) => {
+    const bytes = await readFile(path).catch(() => undefined)
+    return bytes !== undefined && hash(bytes) === written
+  })
+  if (paths.length > 0 && cluster && (await cluster.isRunning())) await signalReload(cluster)
+  return paths
+}
+
+/** A reload without a connection: the one way left when nobody is let in any more. */
+export async function signalReload(cluster: Cluster): Promise<void> {
+  await run([join(cluster.bindir, 'pg_ctl'), '-s', '-D', cluster.dataDir, 'reload'], { as: cluster.osUser })
+}
+
+async function putBack(stateDir: string, isOurs: (pending: Pending) => Promise<boolean>): Promise<string[]> {
   const paths: string[] = []
   for (const journal of await pendingJournals(stateDir)) {
     const pending = await readJournal<Pending>(journal)
-    if (!pending) continue
-    const { path, previous, mode, uid, gid } = pending
-    if (previous === null) await rm(path, { force: true })
-    else await writeFileAtomic(path, previous, { mode, uid, gid })
+    if (pending && (await isOurs(pending))) {
+      const { path, previous, mode, uid, gid } = pending
+      if (previous === null) await rm(path, { force: true })
+      else await writeFileAtomic(path, Buffer.from(previous, 'base64'), { mode, uid, gid })
+      paths.push(path)
+    }
     await removeJournal(journal)
-    paths.push(path)
   }
   return paths
 }
 
-/**
- * Clears up after a run that died between a write and the reload: a file that the server refuses, or
- * with which it does not run, is put back; one that it likes stays.
- * @returns the paths put back
- */
-export async function recoverWrites(stateDir: string, cluster: Cluster | undefined): Promise<string[]> {
-  const journals = await pendingJournals(stateDir)
-  if (journals.length === 0) return []
-  if (!cluster || !(await cluster.isRunning())) return undoWrites(stateDir)
-  for (const journal of journals) {
-    const pending = await readJournal<Pending>(journal)
-    if (pending && (await problemsOf(pending.check, cluster)).length > 0) return undoWrites(stateDir)
+async function lookAt(path: string): Promise<Omit<Pending, 'path' | 'check' | 'written'> | undefined> {
+  try {
+    const { mode, uid, gid } = await stat(path)
+    return { previous: (await readFile(path)).toString('base64'), mode: mode & 0o7777, uid, gid }
+  } catch (cause) {
+    if (isMissing(cause)) return undefined
+    throw new Fail('file-unreadable', `cannot read "${path}": ${reasonOf(cause)}`, {
+      hint: 'Run this as root, or as its owner.',
+      cause,
+    })
   }
-  await acceptWrites(stateDir)
-  return []
+}
+
+function hash(content: string | Uint8Array): string {
+  return createHash('sha256').update(content).digest('hex')
 }
 
 /** What the server says about its files as they are now on disk; both views parse them anew. */

@@ -19,6 +19,7 @@ export async function observeHost(
 ): Promise<Observe & AsyncDisposable> {
   const isRunning = cluster !== undefined && (await cluster.isRunning())
   const sessions = new Map<string, Promise<Client>>()
+  const turns = new Map<string, Promise<unknown>>()
   if (isRunning) await assertIdentity(cluster)
 
   async function query<Row extends object>(
@@ -30,10 +31,17 @@ export async function observeHost(
     let session = sessions.get(database)
     if (!session) sessions.set(database, (session = openSession(cluster, database)))
     const client = await session
+    // One after the other: a session does one thing at a time, whatever its users do.
+    const answer = (turns.get(database) ?? Promise.resolve()).then(() => client.query<Row>(text, [...values]))
+    turns.set(
+      database,
+      answer.catch(() => {}),
+    )
     try {
-      return (await client.query<Row>(text, [...values])).rows
+      return (await answer).rows
     } catch (cause) {
       throw new Fail('server-failed', `cannot look into database "${database}": ${messageOf(cause)}`, {
+        hint: (cause as { hint?: string }).hint ?? 'Look at the log of the server.',
         cause,
       })
     }
