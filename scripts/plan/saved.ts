@@ -52,11 +52,9 @@ export async function savePlan(path: string, origin: PlanOrigin, planned: Planne
  */
 export async function readPlan(path: string, howdah: string): Promise<SavedPlan> {
   const plan = parsePlan(await readText(path), path)
-  if (plan.format !== FORMAT || plan.howdah !== howdah) {
-    throw new Fail('plan-stale', `"${path}" was made by Howdah ${plan.howdah}, this is ${howdah}`, {
-      hint: AGAIN,
-    })
-  }
+  const stale = (why: string) => new Fail('plan-stale', `"${path}" ${why}`, { hint: AGAIN })
+  if (plan.howdah !== howdah) throw stale(`was made by Howdah ${plan.howdah}, this is ${howdah}`)
+  if (plan.format !== FORMAT) throw stale(`has format ${plan.format}, this version knows ${FORMAT}`)
   return plan
 }
 
@@ -85,8 +83,10 @@ export function hazardsOf(changes: readonly Change[]): Hazard[] {
 
 function parsePlan(text: string, path: string): SavedPlan {
   try {
-    return JSON.parse(text) as SavedPlan
-  } catch (cause) {
-    throw new Fail('file-unreadable', `"${path}" is no plan: it is not JSON`, { hint: AGAIN, cause })
+    const plan = JSON.parse(text) as SavedPlan | null
+    if (typeof plan?.howdah === 'string' && Array.isArray(plan.changes)) return plan
+  } catch {
+    // Not JSON: no plan either.
   }
+  throw new Fail('file-unreadable', `"${path}" is no plan`, { hint: AGAIN })
 }

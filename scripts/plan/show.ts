@@ -17,22 +17,27 @@ export function showPlan(planned: Planned, withSteps = false): string {
   ].join('\n')
 }
 
+/** Text of a host file or a server, in which a name could hold anything: it must not write over the terminal. */
+function plain(text: string): string {
+  return text.replace(/(?!\n)\p{Cc}/gu, (char) => `\\u${char.codePointAt(0)!.toString(16).padStart(4, '0')}`)
+}
+
 /** `+ role xtelem: login` */
 export function showChange({ action, kind, name, line, hazards }: Change): string {
   const needs = hazards.length === 0 ? '' : ` [${hazards.join(', ')}]`
-  return `${colour(COLOURS[action], SYMBOLS[action])} ${kind} ${name}: ${line}${needs}`
+  return `${colour(COLOURS[action], SYMBOLS[action])} ${kind} ${plain(name)}: ${plain(line)}${needs}`
 }
 
 /** `! hba rule 2: method "trust" lets everybody in`, with its hint below. */
 export function showFinding({ level, kind, name, text, hint }: Finding): string {
   const symbol = colour(level === 'impossible' ? 'red' : 'yellow', '!')
   const lead = level === 'impossible' ? 'impossible: ' : ''
-  return `${symbol} ${kind} ${name}: ${lead}${text}${hint ? `\n    ${hint}` : ''}`
+  return `${symbol} ${kind} ${plain(name)}: ${lead}${plain(text)}${hint ? `\n    ${plain(hint)}` : ''}`
 }
 
 /** What a step runs, without any secret: those are references. */
 export function showStep(step: Step): string {
-  return `    ${colour('dim', describeStep(step))}`
+  return `    ${colour('dim', plain(describeStep(step)))}`
 }
 
 function describeStep(step: Step): string {
