@@ -43,8 +43,10 @@ function hostFile(): string {
 async function blockOf(name: string): Promise<{ command: string; output: string }[]> {
   const block = blockPattern(name).exec(await readFile(README, 'utf8'))?.[2]
   expect(block, `README has a checked block "${name}"`).toBeDefined()
+  // The demo prints commands itself: all that follows it is its output.
+  const prompt = block!.startsWith('$ sudo scripts/howdah demo\n') ? /^\$ (?=sudo )/m : /^\$ /m
   return block!
-    .split(/^\$ /m)
+    .split(prompt)
     .slice(1)
     .map((part) => {
       const [command, ...output] = part.trimEnd().split('\n')
