@@ -11,7 +11,7 @@ import { parse as parseToml } from 'smol-toml'
 import { loadHost } from './cluster/open.ts'
 import { askYes, canAsk } from './core/ask.ts'
 import { type Call, main, type Outcome } from './core/cli.ts'
-import { type Code } from './core/fail.ts'
+import { type Code, Fail } from './core/fail.ts'
 import { beginProgress } from './core/progress.ts'
 import { formatDuration } from './core/quantity.ts'
 import { exportHost } from './plan/export.ts'
@@ -124,11 +124,18 @@ async function exportToml(call: Call): Promise<Outcome> {
 }
 
 async function scopeOf(call: Call): Promise<Scope> {
+  if (call.only?.length === 0) {
+    throw new Fail('usage', '--only names no kind', { hint: 'Leave it out to look at everything.' })
+  }
   return { loaded: await loadHost(call.file, call.overrides), overrides: call.overrides, only: call.only }
 }
 
 function outcomeOf({ planned, note }: HostPlan, call: Call): Outcome {
   const text = [showPlan(planned, call.options['steps'] === true), ...(note ? [note] : [])].join('\n')
-  const isPending = planned.changes.length > 0
-  return { text, result: { ...planned, note }, ok: !(call.options['check'] === true && isPending) }
+  // Nor is it as the host file says where nothing can be done about it, or where nobody could look.
+  const isAsWanted =
+    planned.changes.length === 0 &&
+    planned.findings.every(({ level }) => level !== 'impossible') &&
+    note === undefined
+  return { text, result: { ...planned, note }, ok: call.options['check'] !== true || isAsWanted }
 }

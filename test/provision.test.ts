@@ -102,6 +102,7 @@ describe('bad input: one clear error, a hint, an exit code, nothing changed', ()
       'roles.__proto__: this name is not supported',
     ],
     ['no such kind', '', 2, 'there is no kind "rols" (did you mean "role"?)', '--only', 'rols'],
+    ['no kind at all', '', 2, '--only names no kind', '--only', ' ,'],
     ['no such hazard', '', 2, 'there is no hazard "fire"', '--allow', 'fire'],
     ['unknown option', '', 2, "unknown option '--alow'", '--alow', 'x'],
   ])('%s', async (_title, toml, code, message, ...args) => {
@@ -115,6 +116,19 @@ describe('bad input: one clear error, a hint, an exit code, nothing changed', ()
     expect(result.stderr).not.toMatch(/^ +at /m)
     expect([result.code, result.stdout]).toEqual([code, ''])
     expect(await stateOfServer()).toBe(before)
+  })
+
+  test('--only without the cluster, where there is none: nothing is made', async () => {
+    const dir = await mkdtemp(join(tmpdir(), 'howdah-test-'))
+    const header = `format = 1\n[host]\nname = "x"\nstate_dir = "${dir}/new/state"\n[postgres]\nkind = "private"\n`
+    const file = await hostFile(
+      `major = ${server.major}\ndata_dir = "${dir}/new/data"\n[[hba.rules]]\ntype = "local"\nmethod = "peer"\n`,
+      header,
+    )
+    const result = await provision('apply', '-c', file, '--only', 'hba')
+    expect([result.code, result.stderr]).toEqual([33, expect.stringContaining('there is no cluster yet')])
+    expect(await readdir(dir)).toEqual([])
+    await rm(dir, { recursive: true })
   })
 
   test('no host file: it is named', async () => {
@@ -335,12 +349,35 @@ describe('a whole host, made from nothing', () => {
     ])
   })
 
+  test('a saved plan of some kinds: applies to these, without saying them again', async () => {
+    const saved = join(server.dir, 'only.json')
+    const override = 'roles.select.connection_limit=8'
+    expect((await provision('plan', '-c', file, override, '--only', 'roles', '--out', saved)).code).toBe(0)
+    const other = await provision('apply', saved, '-c', file, override, '--only', 'hba')
+    expect([other.code, other.stderr]).toEqual([41, expect.stringContaining('another --only')])
+    const applied = await provision('apply', saved, '-c', file, override)
+    expect([applied.code, applied.stderr]).toEqual([0, ''])
+    expect(applied.stdout).toMatch(/^1 change in /m)
+    expect((await provision('apply', '-c', file)).code).toBe(0)
+  })
+
+  test('plan --check: what is wanted and impossible: the check says no', async () => {
+    const result = await provision('plan', '-c', file, 'settings.no_such_setting=1', '--check')
+    expect([result.code, result.stdout]).toEqual([1, expect.stringContaining('impossible')])
+  })
+
   test('a stopped cluster: plan says that it is to be started, apply starts it', async () => {
     const cluster = (await openCluster(parseHost(await readFile(file, 'utf8'))))!
     await cluster.stop()
     const plan = await provision('plan', '-c', file)
     expect(plan.stdout).toContain('start it')
     expect(plan.stdout).toContain('the rest is planned when it runs')
+    // Nobody could look, so nothing says that the roles are as they should be.
+    const reason = 'does not answer, and --only leaves out "cluster", which starts it'
+    const check = await provision('plan', '-c', file, '--only', 'roles', '--check')
+    expect([check.code, check.stdout]).toEqual([1, expect.stringContaining(reason)])
+    const roles = await provision('apply', '-c', file, '--only', 'roles')
+    expect([roles.code, roles.stderr]).toEqual([30, expect.stringContaining(reason)])
     expect((await provision('apply', '-c', file)).code).toBe(0)
     expect(await cluster.isRunning()).toBe(true)
   })

@@ -61,8 +61,19 @@ export async function planHost(scope: Scope): Promise<HostPlan> {
   return {
     planned: await planKinds(kinds, observe),
     origin: await originOf(scope, cluster),
-    note: isDown ? `${cluster.label} does not answer: the rest is planned when it runs` : undefined,
+    note:
+      withoutCluster(scope, cluster, !isDown) ??
+      (isDown ? `${cluster.label} does not answer: the rest is planned when it runs` : undefined),
   }
+}
+
+/** Why what `--only` names cannot be brought in line: it needs a cluster, and nothing in it makes or starts one. */
+function withoutCluster(scope: Scope, cluster: Cluster | undefined, isUp: boolean): string | undefined {
+  const kinds = selectKinds(scope.only).map(({ name }) => name)
+  if ((cluster && isUp) || kinds.includes('cluster') || kinds.every((name) => FOUNDATION.has(name))) return
+  return cluster
+    ? `${cluster.label} does not answer, and --only leaves out "cluster", which starts it`
+    : 'there is no cluster yet, and --only leaves out "cluster", which makes it'
 }
 
 /**
@@ -71,19 +82,19 @@ export async function planHost(scope: Scope): Promise<HostPlan> {
  * files and catalogs; so are grants after everything else, since objects may have been made.
  * @throws {Fail} `hazard-refused`, `plan-impossible`, `plan-stale`, `not-permitted`, `lock-held`, and what the executor throws
  */
-export async function applyHost(scope: Scope, options: ApplyOptions): Promise<Applied> {
-  const { host } = scope.loaded
+export async function applyHost(asked: Scope, options: ApplyOptions): Promise<Applied> {
+  const { host } = asked.loaded
+  const saved = options.file === undefined ? undefined : await readPlan(options.file, VERSION)
+  const scope = { ...asked, only: asked.only ?? saved?.only ?? undefined }
   const cluster = await openCluster(host)
+  await assertReachable(scope, cluster)
   // A plan on the file system's and the server's state needs both to be at rest, so the lock comes first.
   await using _lock = await lockFor(host, cluster)
   await recoverWrites(host.host.state_dir, cluster)
   const first = await planHost(scope)
-  if (options.file !== undefined)
-    assertFresh(await readPlan(options.file, VERSION), first.origin, first.planned)
+  if (saved) assertFresh(saved, first.origin, first.planned)
   assertAllowed(first.planned, options.allow)
-  if (first.planned.changes.length > 0 && (await options.confirm?.(first)) === false) {
-    throw new Fail('interrupted', 'nothing was changed', { hint: 'Answer y, or give --yes.' })
-  }
+  await assertConfirmed(first, options)
   const done: Change[] = []
   let plan = first
   let { allow } = options
@@ -92,14 +103,30 @@ export async function applyHost(scope: Scope, options: ApplyOptions): Promise<Ap
     await executeAll(foundation, host, options, done)
     // Nobody uses a cluster that was made just now.
     if (cluster === undefined) allow = new Set([...allow, 'restarts-server', 'rewrites-hba'])
+    // What was agreed to is the start of a cluster that was down: it did not show the rest.
+    if (cluster && saved) return { changes: done, findings: first.planned.findings }
     plan = await planHost(scope)
     assertAllowed(plan.planned, allow)
+    if (cluster) await assertConfirmed(plan, options)
   }
   const [grants, others] = partition(plan.planned.changes, ({ kind }) => kind === 'grant')
   await executeAll(others, host, options, done)
   const late = others.length === 0 ? grants : await replan(scope, 'grant', allow)
   await executeAll(late, host, options, done)
   return { changes: done, findings: plan.planned.findings }
+}
+
+async function assertReachable(scope: Scope, cluster: Cluster | undefined): Promise<void> {
+  const reason = withoutCluster(scope, cluster, cluster !== undefined && (await cluster.isRunning()))
+  if (reason === undefined) return
+  throw new Fail(cluster ? 'server-unreachable' : 'cluster-mismatch', `nothing was changed: ${reason}`, {
+    hint: 'Run it without --only first: howdah provision apply',
+  })
+}
+
+async function assertConfirmed(plan: HostPlan, { confirm }: ApplyOptions): Promise<void> {
+  if (plan.planned.changes.length === 0 || (await confirm?.(plan)) !== false) return
+  throw new Fail('interrupted', 'the plan was not run', { hint: 'Answer y, or give --yes.' })
 }
 
 /**

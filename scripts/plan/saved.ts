@@ -71,6 +71,9 @@ export function assertFresh(saved: SavedPlan, origin: PlanOrigin, planned: Plann
   if (saved.systemIdentifier !== origin.systemIdentifier || saved.major !== origin.major) {
     throw stale('it was made for another cluster')
   }
+  if (JSON.stringify(saved.only) !== JSON.stringify(origin.only)) {
+    throw stale('it was made with another --only')
+  }
   if (saved.digest !== planned.digest || JSON.stringify(saved.changes) !== JSON.stringify(planned.changes)) {
     throw stale('the host has moved on since it was made')
   }
