@@ -28,7 +28,8 @@ export async function holdResource(
   const take = (key: string) =>
     takeLock(join(folder, `${key}.${encodeURIComponent(resource)}.lock`), {
       waitSeconds,
-      folder: stateAccess(cluster?.osUser),
+      // What a cluster is made with is its owner's, too, although there is none yet.
+      folder: stateAccess(host.postgres.kind === 'remote' ? undefined : (cluster?.osUser ?? 'postgres')),
     })
   const identifier = cluster ? await systemIdentifier(cluster) : ''
   await using held = new AsyncDisposableStack()

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { Fail, messageOf } from './fail.ts'
 
 /** Who may do what with a new file or folder. */
@@ -152,7 +152,8 @@ export function reasonOf(cause: unknown): string {
 
 function hintFor(cause: unknown, path: string): string | undefined {
   const code = (cause as NodeJS.ErrnoException).code
-  if (code === 'EACCES' || code === 'EPERM') return `Run this as root, or as the owner of ${dirname(path)}.`
+  if (code === 'EACCES' || code === 'EPERM')
+    return `Run this as root, or as the owner of ${dirname(resolve(path))}.`
   if (code === 'ENOSPC') return `Free some space: df -h ${dirname(path)}`
   return undefined
 }

@@ -2,8 +2,8 @@ import { constants, type FileHandle, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { flock } from './exec.ts'
-import { Fail, messageOf } from './fail.ts'
-import { type Access, makeFolder } from './file.ts'
+import { Fail } from './fail.ts'
+import { type Access, makeFolder, reasonOf } from './file.ts'
 import { interrupted } from './interrupt.ts'
 
 /** How long to wait for a lock, and who may touch its file. */
@@ -21,7 +21,7 @@ export interface LockOptions {
 export async function takeLock(path: string, options: LockOptions): Promise<AsyncDisposable> {
   await makeFolder(dirname(path), options.folder)
   const file = await openLock(path).catch((cause: unknown) => {
-    throw new Fail('not-permitted', `cannot open the lock "${path}": ${messageOf(cause)}`, {
+    throw new Fail('not-permitted', `cannot open the lock "${path}": ${reasonOf(cause)}`, {
       hint: 'Run this as root, or as the owner of the cluster.',
       cause,
     })

@@ -103,12 +103,14 @@ describe('holdResource', () => {
     await ended(child)
   })
 
-  test.runIf(process.getuid?.() === 0)(
-    'folders that root makes: belong to the user of the cluster',
-    async () => {
-      await using _lock = await holdResource(host, server.cluster, 'cluster')
-      const { uid, mode } = await stat(join(host.host.state_dir, 'lock'))
-      expect({ uid, mode: mode & 0o777 }).toEqual({ uid: stateAccess('postgres').uid, mode: 0o750 })
-    },
-  )
+  test.runIf(process.getuid?.() === 0).each([
+    ['of the cluster', true],
+    ['of a cluster that is yet to be made', false],
+  ])('folders that root makes: belong to the user %s', async (_title, isThere) => {
+    const folder = join(host.host.state_dir, 'lock')
+    await rm(folder, { recursive: true, force: true })
+    await using _lock = await holdResource(host, isThere ? server.cluster : undefined, 'cluster')
+    const { uid, mode } = await stat(folder)
+    expect({ uid, mode: mode & 0o777 }).toEqual({ uid: stateAccess('postgres').uid, mode: 0o750 })
+  })
 })

@@ -49,8 +49,11 @@ export async function readPasswords(host: Host): Promise<RoleSecrets> {
   }
   const lines = unread.map(({ role, problem }) => `role ${show(role)}: ${problem.message}`)
   if (lines.length === 1) throw new Fail('secret', lines[0]!, { hint: unread[0]!.problem.hint })
+  const isMissing = ({ problem }: { problem: Fail }) => problem.hint?.includes('howdah secret generate')
   throw new Fail('secret', `${lines.length} secrets cannot be read\n  ${lines.join('\n  ')}`, {
-    hint: 'Make files that are missing with: howdah secret generate',
+    hint: unread.some(isMissing)
+      ? 'Make the files that are missing with: howdah secret generate'
+      : unread[0]!.problem.hint,
   })
 }
 
