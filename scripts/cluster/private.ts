@@ -20,13 +20,18 @@ export function privateBindir(spec: Postgres): string {
   return spec.bindir ?? `/usr/lib/postgresql/${spec.major}/bin`
 }
 
-/** OS user of a private cluster: the owner of its data directory, else who a new one would be made for. */
+/**
+ * OS user of a private cluster: the owner of its data directory, else who a new one would be made for.
+ * An empty folder of root's is no exception, since no server runs as root.
+ */
 export async function privateOsUser(spec: Postgres): Promise<string> {
+  const future = process.getuid?.() === 0 ? 'postgres' : currentUser()
   try {
-    return userName((await stat(spec.data_dir!)).uid)
+    const { uid } = await stat(spec.data_dir!)
+    return uid === 0 ? future : userName(uid)
   } catch (error) {
     if (!isMissing(error)) throw error
-    return process.getuid?.() === 0 ? 'postgres' : currentUser()
+    return future
   }
 }
 

@@ -72,6 +72,7 @@ describe.runIf(canMake)('a cluster of postgresql-common', () => {
   })
   afterAll(async () => {
     await run(['pg_dropcluster', '--stop', String(major), name])
+    await rm(conf(''), { recursive: true, force: true }) // it leaves a conf.d with files in it
   })
 
   test('its facts: from its files', () => {

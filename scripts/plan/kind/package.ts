@@ -61,9 +61,8 @@ export const packageKind: Kind<Package> = {
 
 /** Names of the installed packages in a dpkg status file; removed ones that left configuration behind are none. Pure. */
 export function installedPackages(status: string): Set<string> {
-  const names = new Set<string>()
-  for (const [, name, state] of status.matchAll(/^Package: (.+)\nStatus: (.+)$/gm)) {
-    if (state!.endsWith(' installed')) names.add(name!)
-  }
-  return names
+  // Fields come in any order: essential packages have one between their name and their status.
+  const field = (stanza: string, name: string) => new RegExp(`^${name}: (.+)$`, 'm').exec(stanza)?.[1] ?? ''
+  const installed = status.split('\n\n').filter((stanza) => field(stanza, 'Status').endsWith(' installed'))
+  return new Set(installed.map((stanza) => field(stanza, 'Package')))
 }
