@@ -143,19 +143,21 @@ function begin(
   options: ExecOptions,
   stdin: 'pipe' | 'ignore',
 ): { child: ChildProcess; closed: Closed; stderrTail: () => string } {
-  ending(options).throwIfAborted()
+  const signal = ending(options)
+  signal.throwIfAborted()
   assertNoNul(argv)
   const [file, ...args] = become(argv, options)
-  const child = spawn(file!, args, {
-    cwd: '/',
-    env: environment(options),
-    stdio: [stdin, 'pipe', 'pipe'],
-    signal: ending(options),
-  })
+  const child = spawn(file!, args, { cwd: '/', env: environment(options), stdio: [stdin, 'pipe', 'pipe'] })
   let tail = ''
   child.stderr!.setEncoding('utf8').on('data', (text: string) => (tail = (tail + text).slice(-4096)))
-  const closed = once(child, 'close') as Closed
+  const closed: Closed = new Promise((resolve, reject) => {
+    child.once('close', (code, signal) => resolve([code, signal]))
+    child.once('error', (error) => child.pid === undefined && reject(error)) // it never began
+  })
   closed.catch(() => {}) // reported by whoever awaits it
+  const end = () => terminate(child)
+  signal.addEventListener('abort', end, { once: true })
+  child.once('close', () => signal.removeEventListener('abort', end))
   return { child, closed, stderrTail: () => tail }
 }
 

@@ -288,6 +288,23 @@ describe('output', () => {
     expect(await isAlive(pid)).toBe(false)
   })
 
+  test('a signal while it runs, and it does not listen to SIGTERM: is gone when that is thrown', async () => {
+    const controller = new AbortController()
+    let pid = 0
+    const reading = async () => {
+      for await (const chunk of output(['bash', '-c', `trap '' TERM; echo $$; sleep 30`], {
+        signal: controller.signal,
+      })) {
+        pid = Number(String(chunk))
+        controller.abort(new Fail('interrupted', 'enough'))
+      }
+    }
+    const begun = performance.now()
+    await expect(reading()).rejects.toMatchObject({ code: 'interrupted', message: 'enough' })
+    expect(await isAlive(pid)).toBe(false)
+    expect(performance.now() - begun).toBeLessThan(20_000)
+  })
+
   test('a signal that came before: nothing is started', async () => {
     const marker = join(dir, 'started')
     const signal = AbortSignal.abort(new Fail('interrupted', 'enough'))
