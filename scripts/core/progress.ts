@@ -17,7 +17,8 @@ export function beginProgress(label: string, quiet = false): Progress {
   let text = ''
   const draw = () => {
     const line = `${label}: ${text}${text && ', '}${formatDuration((performance.now() - begun) / 1000)}`
-    stream.write(`\r\x1b[K${line.slice(0, Math.max(20, stream.columns - 1))}`)
+    // Never wrapped, since only one line is written over; some terminals say that they have no width.
+    stream.write(`\r\x1b[K${line.slice(0, (stream.columns || 80) - 1)}`)
   }
   const timer = setInterval(draw, 100)
   timer.unref()

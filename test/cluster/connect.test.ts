@@ -185,7 +185,7 @@ describe('no connection: one clear error with a hint', () => {
     await expect(server.cluster.connect('postgres', { user: 'a"b' })).rejects.toMatchObject({
       code: 'server-denied',
       message: expect.stringMatching(/as role "a"b": Peer authentication failed for user "a"b"$/),
-      hint: `Run this as root, or as OS user ${server.cluster.osUser}.`,
+      hint: expect.stringContaining(`OS user "${server.cluster.osUser}"`),
     })
   })
 

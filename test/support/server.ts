@@ -7,6 +7,7 @@ import { userId } from '../../scripts/cluster/connect.ts'
 import { openCluster } from '../../scripts/cluster/open.ts'
 import { run } from '../../scripts/core/exec.ts'
 import { writeFileAtomic } from '../../scripts/core/file.ts'
+import { currentUser } from '../../scripts/core/user.ts'
 import { parseHost } from '../../scripts/host/host.ts'
 import { type Host } from '../../scripts/host/schema.ts'
 import { type Change } from '../../scripts/plan/change.ts'
@@ -50,6 +51,8 @@ export interface ServerOptions {
 
 const isRoot = process.getuid?.() === 0
 const osUser = isRoot ? 'postgres' : undefined
+// Peer lets an OS user in as the role of its name only.
+const superuser = osUser ?? currentUser()
 
 /** Makes and starts a server; about a second. */
 export async function startServer(options: ServerOptions = {}): Promise<TestServer> {
@@ -60,7 +63,7 @@ export async function startServer(options: ServerOptions = {}): Promise<TestServ
   await chmod(dir, 0o755)
   await chown(dir, owner.uid, owner.gid)
   const data = join(dir, 'data')
-  const initdb = [join(bindir, 'initdb'), '-D', data, '--no-sync', '--username=postgres']
+  const initdb = [join(bindir, 'initdb'), '-D', data, '--no-sync', `--username=${superuser}`]
   const auth = [
     '--auth-local=peer',
     '--auth-host=scram-sha-256',
@@ -107,6 +110,7 @@ function headerOf(dir: string, major: number, bindir: string, port = '5432'): st
     `bindir = "${bindir}"`,
     `data_dir = "${dir}/data"`,
     `port = ${port}`,
+    `superuser = "${superuser}"`,
     '',
   ].join('\n')
 }
