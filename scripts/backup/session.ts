@@ -15,14 +15,14 @@ export async function withClient<T>(
   const client = await cluster.connect(database)
   let cancel = () => {}
   try {
-    const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid')
-    cancel = () => void cancelStatement(cluster, rows[0]!.pid)
-    interrupted.addEventListener('abort', cancel)
     // What a role or a database sets for itself must not end or bend what we do.
     await client.query(
       `set statement_timeout = 0; set lock_timeout = 0; set idle_in_transaction_session_timeout = 0;
        set search_path = pg_catalog; set default_transaction_read_only = off`,
     )
+    const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid')
+    cancel = () => void cancelStatement(cluster, rows[0]!.pid)
+    interrupted.addEventListener('abort', cancel)
     return await body(client)
   } catch (error) {
     throw asFail(error, database)
@@ -44,8 +44,9 @@ async function cancelStatement(cluster: Cluster, pid: number): Promise<void> {
 
 function asFail(error: unknown, database: string): unknown {
   if (error instanceof Fail || interrupted.aborted) return error
-  const { detail, hint } = error as { detail?: string; hint?: string }
-  const isOfServer = 'severity' in (error as object) || /connection|terminat/i.test(messageOf(error))
+  const { detail, hint, code } = error as { detail?: string; hint?: string; code?: unknown }
+  // Of the server by its SQLSTATE, of the connection by its errno, or by the words of the client.
+  const isOfServer = typeof code === 'string' || /connection/i.test(messageOf(error))
   if (!isOfServer) return error
   return new Fail(
     'server-failed',
