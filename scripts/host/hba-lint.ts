@@ -1,4 +1,4 @@
-import { literalName, pinnedRules, showHbaRule } from './hba.ts'
+import { type HbaLine, literalName, pinnedRules, showHbaRule } from './hba.ts'
 import { firstMatch, isUnreachable, parseAddress } from './hba-match.ts'
 import { type HbaRule } from './schema.ts'
 
@@ -32,6 +32,12 @@ export function lintHba(rules: readonly HbaRule[], situation: HbaSituation): Hba
     ...withoutTls(rule, situation),
     ...md5Verifiers(rule, [...pins, ...rules.slice(0, index + 1)], situation),
   ])
+}
+
+/** What is unsafe in lines that somebody else wrote, and that stay. Pure. */
+export function lintForeignHba(lines: readonly HbaLine[]): Omit<HbaProblem, 'number'>[] {
+  const rules = lines.flatMap(({ rule }) => (rule ? [rule] : []))
+  return numbered(rules, unsafe).map(({ number: _number, ...problem }) => problem)
 }
 
 type Said = Pick<HbaProblem, 'level' | 'text'> & { readonly hint?: string }

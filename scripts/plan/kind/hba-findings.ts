@@ -1,5 +1,5 @@
-import { composeHba, type HbaSpec, splitHba } from '../../host/hba.ts'
-import { lintHba } from '../../host/hba-lint.ts'
+import { composeHba, type HbaSpec, parseHba, splitHba } from '../../host/hba.ts'
+import { lintForeignHba, lintHba } from '../../host/hba-lint.ts'
 import { type HbaRule, type Host } from '../../host/schema.ts'
 import { type Finding } from '../change.ts'
 import { canonicalValue } from '../guc.ts'
@@ -72,15 +72,20 @@ function fileFindings(say: Say, wanted: HbaRules, seen: HbaSeen, context: Contex
     const hint = `Find it with: grep -naxv '.*' ${seen.path}. Write it anew as UTF-8.`
     return [say('impossible', `"${seen.path}" is not UTF-8 text`, hint)]
   }
-  const { loneMarker } = splitHba(seen.text)
+  const { loneMarker, rest } = splitHba(seen.text)
   if (loneMarker !== undefined) {
     const text = `"${seen.path}": the marker in line ${loneMarker} has lost its other half`
     return [say('impossible', text, 'Take the marker out, and what is left of the rules after it.')]
   }
   const hint = 'Correct that line: until then the server takes over no rule, and would not start again.'
-  return remainingErrors(wanted, seen, context).map(({ line, file, error }) =>
+  const errors = remainingErrors(wanted, seen, context).map(({ line, file, error }) =>
     say('impossible', `${file}:${line}: ${error}`, hint),
   )
+  if (wanted.mode === 'file' || errors.length > 0) return errors
+  const foreign = lintForeignHba(parseHba(rest, context.facts.major)).map(({ level, text, hint }) =>
+    say(level, `a line that the host file does not name, ${text}`, hint),
+  )
+  return [...errors, ...foreign]
 }
 
 /** Errors of lines that stay: with them the server would refuse whatever we write. */

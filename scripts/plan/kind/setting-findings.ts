@@ -25,11 +25,14 @@ export function settingFindings(
     return [say('impossible', 'a remote cluster has no files that could be written', hint)]
   }
   const refused = wanted.flatMap((line) => refusal(say, line))
-  if (!seen || refused.length > 0) return refused
+  if (!seen) return refused
+  const others = wanted.filter((line) => refusal(say, line).length === 0)
+  const isOther = ({ name }: { name: string }) => others.some((line) => line.name === name)
   return [
+    ...refused,
     ...seen.errors.map((error) => brokenFile(say, error)),
-    ...seen.unknown.flatMap((unknown) => unknownName(say, unknown, wanted, seen)),
-    ...wanted.flatMap((line) => valueFindings(say, line, seen)),
+    ...seen.unknown.filter(isOther).flatMap((unknown) => unknownName(say, unknown, wanted, seen)),
+    ...others.flatMap((line) => valueFindings(say, line, seen)),
     ...walTooBig(say, wanted, seen),
   ]
 }

@@ -282,6 +282,16 @@ describe('hba: findings', () => {
     ])
   })
 
+  test("what is unsafe in the administrator's lines: is told, as long as they stay", async () => {
+    await writeFile(file(), `host all all 0.0.0.0/0 md5\n${original}`)
+    const line = 'a line that the host file does not name, "host all all 0.0.0.0/0 md5"'
+    expect(await texts(rules(NETWORK))).toEqual([
+      `warning: ${line}: method "md5" can be broken, and a stolen verifier is a password`,
+      `warning: ${line}: the whole world may try`,
+    ])
+    expect(await texts(stringify({ hba: { mode: 'file', rules: [NETWORK] } }))).toEqual([])
+  })
+
   test('what cannot be: no change is planned', async () => {
     const planned = await plan(rules({ ...NETWORK, address: '192.168.0.1/16' }))
     expect(planned.changes).toEqual([])

@@ -262,6 +262,11 @@ describe('setting: values that cannot be', () => {
     expect(planned.changes).toEqual([])
   })
 
+  test('several: all of them are told', async () => {
+    const { findings } = await plan(`[settings]\nport = 5433\nwork_mem = "1kB"\nnope = 1`)
+    expect(findings.map(({ text }) => text.split(':')[0])).toEqual(['port', 'nope', 'work_mem'])
+  })
+
   test('an unknown name: the nearest known one is named', async () => {
     expect((await plan(`[settings]\nshared_bufers = "1GB"`)).findings[0]!.hint).toBe(
       'Did you mean "shared_buffers"?',
