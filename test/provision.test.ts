@@ -131,6 +131,12 @@ describe('bad input: one clear error, a hint, an exit code, nothing changed', ()
     await rm(dir, { recursive: true })
   })
 
+  test('export of a folder that is no data directory: is said', async () => {
+    const result = await provision('export', '--data-dir', server.dir)
+    expect([result.code, result.stdout]).toEqual([33, ''])
+    expect(result.stderr).toContain(`there is no cluster in "${server.dir}": it has no PG_VERSION`)
+  })
+
   test('no host file: it is named', async () => {
     const result = await provision('plan', '-c', '/nowhere/host.toml')
     expect([result.code, result.stderr]).toEqual([

@@ -125,6 +125,13 @@ function getTypeParser(oid: number, format?: 'text' | 'binary'): (value: string)
   return (value) => value
 }
 
+function peerHint(osUser: string, role: string): string {
+  const isAble = currentUser() === osUser || process.getuid?.() === 0
+  if (!isAble) return `Run this as root, or as OS user ${osUser}.`
+  if (role === osUser) return `Its pg_hba.conf must let it in: local all ${role} peer`
+  return `It runs as OS user "${osUser}": is postgres.superuser = "${osUser}" in the host file?`
+}
+
 function connectionFail(target: Target, cause: unknown): Fail {
   const { code } = cause as { code?: string }
   const what = `cannot connect to ${target.label}, database "${target.database}", as role "${target.user}"`
@@ -136,7 +143,7 @@ function connectionFail(target: Target, cause: unknown): Fail {
     })
   }
   if (code === '28000' || code === '28P01') {
-    const needs = target.peer ? `Run this as root, or as OS user ${target.peer}.` : 'Is the password right?'
+    const needs = target.peer ? peerHint(target.peer, target.user) : 'Is the password right?'
     return new Fail('server-denied', `${what}: ${text}`, { hint: needs, cause })
   }
   if (text.startsWith('SASL:')) {

@@ -80,7 +80,8 @@ function privateCluster(
     } catch (error) {
       if (!(error instanceof Fail) || error.code !== 'command-failed') throw error
       throw new Fail('command-failed', `${label} did not ${argv[0]}`, {
-        hint: await lastLines(serverLog),
+        hint:
+          (await lastLines(serverLog)) || `Its log would be "${serverLog}": ${error.hint ?? error.message}`,
         cause: error,
       })
     }

@@ -1,10 +1,15 @@
+import { stat } from 'node:fs/promises'
 import { hostname } from 'node:os'
+import { join, resolve } from 'node:path'
 import { parse, stringify } from 'smol-toml'
+import { userName } from '../cluster/connect.ts'
 import { openCluster } from '../cluster/open.ts'
+import { privateBindir, privateSocketDir } from '../cluster/private.ts'
 import { Fail } from '../core/fail.ts'
-import { readText } from '../core/file.ts'
+import { readText, readTextIfAny } from '../core/file.ts'
 import { log } from '../core/log.ts'
 import { parseHost } from '../host/host.ts'
+import { type Host } from '../host/schema.ts'
 import { KINDS } from './kinds.ts'
 import { observeHost } from './observe.ts'
 import { planKinds } from './planner.ts'
@@ -18,6 +23,12 @@ export interface ExportSource {
   readonly cluster?: string
   readonly dataDir?: string
   readonly url?: string
+}
+
+function startHint({ postgres }: Host): string {
+  if (postgres.kind === 'debian')
+    return `See pg_lsclusters, and start it: pg_ctlcluster ${postgres.major} ${postgres.cluster} start`
+  return `Start it: ${privateBindir(postgres)}/pg_ctl -D ${postgres.data_dir} start, as the owner of that folder.`
 }
 
 type Document = Record<string, unknown>
@@ -35,7 +46,7 @@ export async function exportHost(source: ExportSource): Promise<string> {
     await using observe = await observeHost(host, await openCluster(host))
     if (!observe.isRunning) {
       throw new Fail('server-unreachable', 'there is no running cluster to describe', {
-        hint: 'Start it first.',
+        hint: startHint(host),
       })
     }
     if (!kind.exported) continue
@@ -59,11 +70,7 @@ async function beginning(source: ExportSource): Promise<Document> {
     return withPort({ ...base, postgres: { kind: 'debian', major: Number(major), cluster } })
   }
   if (source.dataDir !== undefined) {
-    const version = await readText(`${source.dataDir}/PG_VERSION`)
-    return withPort({
-      ...base,
-      postgres: { kind: 'private', major: Number.parseInt(version, 10), data_dir: source.dataDir },
-    })
+    return withPort({ ...base, postgres: await privatePostgres(resolve(source.dataDir)) })
   }
   if (source.url !== undefined) return { ...base, postgres: { kind: 'remote', url: source.url } }
   const { format, host, postgres } = parse(await readText(source.file))
@@ -71,11 +78,31 @@ async function beginning(source: ExportSource): Promise<Document> {
   return { format, host, postgres }
 }
 
-/** The port that the cluster really uses: a wrong one would be a finding for ever. */
+/** initdb names the superuser after the OS user that runs it, and by peer no other one is let in. */
+async function privatePostgres(dataDir: string): Promise<Document> {
+  const version = await readTextIfAny(join(dataDir, 'PG_VERSION'))
+  if (version === undefined) {
+    throw new Fail('cluster-mismatch', `there is no cluster in "${dataDir}": it has no PG_VERSION`, {
+      hint: 'Name its data directory, the one that "show data_directory" tells.',
+    })
+  }
+  const postgres: Document = { kind: 'private', major: Number.parseInt(version, 10), data_dir: dataDir }
+  const owner = userName((await stat(dataDir)).uid)
+  return owner === 'postgres' ? postgres : { ...postgres, superuser: owner }
+}
+
+/** Where the cluster really listens: a wrong port would be a finding for ever, a wrong folder never answers. */
 async function withPort(document: Document): Promise<Document> {
-  const cluster = await openCluster(parseHost(stringify(document), { path: 'export' }))
-  if (!cluster || cluster.port === 5432) return document
-  return merge(document, { postgres: { port: cluster.port } })
+  const host = parseHost(stringify(document), { path: 'export' })
+  const cluster = await openCluster(host)
+  if (!cluster) return document
+  const isElsewhere = cluster.kind === 'private' && cluster.socketDir !== privateSocketDir(host.postgres)
+  return merge(document, {
+    postgres: {
+      ...(cluster.port !== 5432 && { port: cluster.port }),
+      ...(isElsewhere && { socket_dir: cluster.socketDir }),
+    },
+  })
 }
 
 function merge(into: Document, from: Document): Document {

@@ -67,6 +67,11 @@ export const clusterKind: Kind<ClusterState> = {
     const found = isThere ? differences(wanted, actual, host) : obstacles(actual, host, facts)
     return found.map(({ level, text, hint }) => ({ kind: 'cluster', name, level, text, hint }))
   },
+
+  exported(actual) {
+    const isWithout = [...actual.values()].some(({ checksums }) => checksums === false)
+    return isWithout ? { postgres: { initdb: { data_checksums: false } } } : {}
+  },
 }
 
 type Found = Required<Pick<Finding, 'level' | 'text' | 'hint'>>

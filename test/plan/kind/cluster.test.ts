@@ -58,6 +58,16 @@ describe('change and findings', () => {
   const hostOf = (postgres: string) =>
     parseHost(`format = 1\n[host]\nname = "x"\nstate_dir = "/state"\n[postgres]\n${postgres}`)
   const PRIVATE = 'kind = "private"\nmajor = 15\ndata_dir = "/srv/pg/data"\n'
+
+  test.each([
+    ['with data checksums: nothing has to be said', true, {}],
+    ['without data checksums: this is said', false, { postgres: { initdb: { data_checksums: false } } }],
+    ['that does not answer: nothing is known', undefined, {}],
+  ])('exported: a cluster %s', (_title, checksums, words) => {
+    const state: ClusterState = { state: 'running', port: 5432, hasBindir: true }
+    const actual = new Map([['x', { ...state, ...(checksums !== undefined && { checksums }) }]])
+    expect(clusterKind.exported!(actual, { host: hostOf(PRIVATE), facts })).toEqual(words)
+  })
   const state = (more: Partial<ClusterState>): ClusterState => ({
     state: 'running',
     port: 5432,
