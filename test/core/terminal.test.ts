@@ -7,7 +7,8 @@ import { exists } from '../../scripts/core/file.ts'
 import { ended, runCode } from '../support/code.ts'
 import { ROOT } from '../support/script.ts'
 
-const canMakeTerminal = await exists('/usr/bin/script')
+const SCRIPT = '/usr/bin/script'
+const canMakeTerminal = await exists(SCRIPT)
 
 const PROGRESS = `
   import { setTimeout as sleep } from 'node:timers/promises'
@@ -35,7 +36,7 @@ afterAll(() => rm(dir, { recursive: true }))
 
 /** Runs a file on a terminal of its own, at which a text is typed. */
 async function onTerminal(name: string, typed = '', env: Record<string, string> = {}): Promise<string> {
-  const child = spawn('script', ['-qec', `'${process.execPath}' '${join(dir, name)}.ts'`, '/dev/null'], {
+  const child = spawn(SCRIPT, ['-qec', `'${process.execPath}' '${join(dir, name)}.ts'`, '/dev/null'], {
     env: { ...process.env, NODE_COMPILE_CACHE: join(ROOT, '.cache'), ...env },
   })
   const result = ended(child)
