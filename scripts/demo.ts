@@ -8,7 +8,7 @@
  * what was there, 130 ended by Ctrl-C. Leaves nothing behind, however it ends.
  */
 import { chmod, chown, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir, userInfo } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
 import { userId } from './cluster/connect.ts'
@@ -19,6 +19,7 @@ import { Fail } from './core/fail.ts'
 import { colour } from './core/log.ts'
 import { beginProgress } from './core/progress.ts'
 import { formatCount, formatDuration } from './core/quantity.ts'
+import { currentUser } from './core/user.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 const PREFIX = '/srv/howdah-demo'
@@ -68,7 +69,7 @@ interface Stage {
 
 async function steps(stage: Stage): Promise<void> {
   await writeFile(stage.file, await hostFile(stage.folder))
-  const owner = process.getuid?.() === 0 ? 'postgres' : userInfo().username
+  const owner = process.getuid?.() === 0 ? 'postgres' : currentUser()
   await howdah(stage, ['secret', 'generate', '--owner', owner])
   await howdah(stage, ['provision', 'plan'], lastLine)
   await howdah(stage, ['provision', 'apply', '--yes'], lastLine)
@@ -95,7 +96,7 @@ async function hostFile(folder: string): Promise<string> {
   }
   const text = await readFile(join(ROOT, 'conf/demo.toml'), 'utf8')
   // Peer authentication, which the pinned rules are of, needs a superuser named like the server's OS user.
-  const superuser = process.getuid?.() === 0 ? 'postgres' : userInfo().username
+  const superuser = process.getuid?.() === 0 ? 'postgres' : currentUser()
   const server = `major = ${Math.max(...majors)}\nsuperuser = ${JSON.stringify(superuser)}`
   return text.replaceAll(PREFIX, folder).replace(/^major = \d+$/m, server)
 }

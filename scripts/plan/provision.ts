@@ -5,8 +5,8 @@ import { type LoadedHost, openCluster } from '../cluster/open.ts'
 import { Fail } from '../core/fail.ts'
 import { makeFolder } from '../core/file.ts'
 import { type Host } from '../host/schema.ts'
+import { currentUser } from '../core/user.ts'
 import { VERSION } from '../core/version.ts'
-import { userInfo } from 'node:os'
 import { type Change, type Finding, HAZARDS, type Step } from './change.ts'
 import { execute, type Target } from './executor.ts'
 import { recoverWrites } from './guarded-write.ts'
@@ -188,7 +188,7 @@ async function replan(scope: Scope, kind: string, allow: ReadonlySet<string>): P
 /** Says who is needed before anything is touched, not half-way. */
 function assertPermitted(changes: readonly Change[]): void {
   if (process.getuid?.() === 0) return
-  const me = userInfo().username
+  const me = currentUser()
   const needs = (step: Step) => {
     if (step.run === 'write' || step.run === 'folder') return step.owner
     return step.run === 'exec' ? (step.as ?? me) : me
