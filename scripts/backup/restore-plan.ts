@@ -171,7 +171,7 @@ function storeFindings({ manifest }: Draft, { stored }: TargetFacts): RestoreFin
     return [
       impossible(
         `file "${name}" of ${manifest.label} ${how}`,
-        'Take another backup: howdah backup list',
+        'Restore from another one with --backup LABEL: howdah backup list',
         'backup-damaged',
       ),
     ]

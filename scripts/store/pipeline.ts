@@ -185,7 +185,7 @@ function prove(proof: Proof, size: number, hash: Hash): void {
 
 function damaged(proof: Proof, how: string): Fail {
   return new Fail('backup-damaged', `${proof.what} ${how}`, {
-    hint: 'Take another backup: howdah backup list',
+    hint: 'Restore from another one with --backup LABEL: howdah backup list',
   })
 }
 
