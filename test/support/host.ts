@@ -115,7 +115,8 @@ class Host implements TestHost {
     const certificates = '/usr/local/share/ca-certificates'
     if (await exists(certificates))
       await run(['cp', '-r', `${certificates}/.`, join(this.dir, `upper${certificates}`)])
-    const layers = `lowerdir=${base},upperdir=${this.dir}/upper,workdir=${this.dir}/work`
+    // volatile: nothing is ever flushed to the disk, which dpkg and a server otherwise wait for.
+    const layers = `volatile,lowerdir=${base},upperdir=${this.dir}/upper,workdir=${this.dir}/work`
     await run(['mount', '-t', 'overlay', 'overlay', '-o', layers, this.root])
   }
 
