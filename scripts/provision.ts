@@ -14,9 +14,10 @@ import { type Call, main, type Outcome } from './core/cli.ts'
 import { type Code, Fail } from './core/fail.ts'
 import { beginProgress } from './core/progress.ts'
 import { formatDuration } from './core/quantity.ts'
+import { VERSION } from './core/version.ts'
 import { exportHost } from './plan/export.ts'
 import { applyHost, type HostPlan, planHost, type Scope } from './plan/provision.ts'
-import { savePlan } from './plan/saved.ts'
+import { readPlan, savePlan } from './plan/saved.ts'
 import { showChange, showFinding, showPlan } from './plan/show.ts'
 
 const FAILS: readonly Code[] = [
@@ -89,7 +90,8 @@ async function plan(call: Call): Promise<Outcome> {
 }
 
 async function apply(call: Call): Promise<Outcome> {
-  if (call.planOnly) return plan(call)
+  const [saved] = call.args
+  if (call.planOnly) return saved === undefined ? plan(call) : showSaved(saved)
   const scope = await scopeOf(call)
   const begun = performance.now()
   using progress = beginProgress('apply', call.json)
@@ -109,6 +111,13 @@ async function apply(call: Call): Promise<Outcome> {
     text: [...changes.map(showChange), ...findings.map(showFinding), sum].join('\n'),
     result: { changes: changes.map(({ steps: _steps, ...change }) => change), findings, seconds },
   }
+}
+
+/** What a saved plan says; whether it still holds is for apply to see. */
+async function showSaved(path: string): Promise<Outcome> {
+  const { changes, digest } = await readPlan(path, VERSION)
+  const planned = { changes, findings: [], digest }
+  return { text: showPlan(planned, true), result: planned }
 }
 
 async function exportToml(call: Call): Promise<Outcome> {

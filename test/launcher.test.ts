@@ -224,7 +224,7 @@ describe('howdah: Debian packages', () => {
     expect(done.stderr).toBe(
       'howdah: installing the Debian packages age\n' +
         'howdah: error [command-failed] cannot install the Debian packages age; ' +
-        `the end of ${checkout.dir}/.node/install.log:\nE: no network\nE: no network\n`,
+        `from ${checkout.dir}/.node/install.log:\nE: no network\nE: no network\n`,
     )
   })
 })
@@ -293,7 +293,7 @@ describe('howdah: Node.js', () => {
 })
 
 describe('howdah: npm packages', () => {
-  test('the lock file changed: they are installed anew, once', async () => {
+  test('the lock file changed: they are installed anew, once, with those for development where they are', async () => {
     await using checkout = await makeCheckout()
     await checkout.fake('npm', NPM)
     await checkout.howdah(['backup'])
@@ -301,7 +301,9 @@ describe('howdah: npm packages', () => {
     await checkout.add('package-lock.json', '{"changed":1}')
     await checkout.howdah(['backup'])
     await checkout.howdah(['backup'])
-    expect(await checkout.calls('npm')).toEqual([expect.stringMatching(/ ci --omit=dev --ignore-scripts /)])
+    expect(await checkout.calls('npm')).toEqual([
+      expect.stringMatching(/ ci --include=dev --ignore-scripts /),
+    ])
   })
 
   test('the lock file changed but is old: copied with its times: they are installed anew', async () => {
@@ -491,7 +493,7 @@ async function makeCheckout(options: { folder?: string; uid?: number } = {}): Pr
   await utimes(join(dir, 'package-lock.json'), 1e9, 1e9)
   await checkout.add('node_modules/vitest/package.json', '{}')
   await checkout.add('node_modules/.package-lock.json', '{}')
-  const programs = 'sh env readlink cmp cp mkdir rm ln seq sleep tail touch uname flock chown'.split(' ')
+  const programs = 'sh env readlink cmp cp mkdir rm ln seq sleep grep tail touch uname flock chown'.split(' ')
   for (const program of programs) await symlink(`/usr/bin/${program}`, join(bin, program))
   await symlink(process.execPath, join(bin, 'node'))
   for (const program of ['zstd', 'age']) await symlink('/usr/bin/true', join(bin, program))

@@ -370,7 +370,8 @@ describe('secret rotate', () => {
       signal: null,
       stdout: '',
       stderr:
-        'secret: error [server-failed] cannot alter role app: cannot execute ALTER ROLE in a read-only transaction\n',
+        'secret: error [server-failed] cannot alter role app: cannot execute ALTER ROLE in a read-only transaction\n' +
+        'secret: hint: Look at what is left to do: howdah provision plan\n',
     })
     expect(await readFile(join(dir, 'app'), 'utf8')).toBe('correct horse\n')
     expect((await readdir(dir)).toSorted()).toEqual(['app', 'host.toml'])

@@ -1,6 +1,7 @@
 import { connect as connectSocket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { type Client } from 'pg'
 import { Fail } from '../core/fail.ts'
 import { readTextIfAny } from '../core/file.ts'
 import { interrupted } from '../core/interrupt.ts'
@@ -56,26 +57,31 @@ export async function waitUntilReady(cluster: Cluster, seconds = 60): Promise<vo
 export async function assertIdentity(cluster: Cluster): Promise<void> {
   const client = await cluster.connect('postgres')
   try {
-    const { rows } = await client.query<{ major: number; dir: string | null }>(
-      `select current_setting('server_version_num')::int / 10000 as major,
-              case when pg_has_role('pg_read_all_settings', 'member') then current_setting('data_directory') end as dir`,
-    )
-    const { major, dir } = rows[0]!
-    if (major !== cluster.major) {
-      throw new Fail('cluster-mismatch', `${cluster.label} answers with major ${major}`, {
-        hint: `Another cluster may use port ${cluster.port}: see pg_lsclusters, or set postgres.major = ${major}.`,
-      })
-    }
-    if (cluster.dataDir !== '' && dir !== null && dir !== cluster.dataDir) {
-      throw new Fail(
-        'cluster-mismatch',
-        `the server on port ${cluster.port} has its data in "${dir}", not in "${cluster.dataDir}"`,
-        {
-          hint: 'Another cluster uses this port: set postgres.port, or stop that one.',
-        },
-      )
-    }
+    await assertIdentityOf(client, cluster)
   } finally {
     await client.end()
   }
+}
+
+/**
+ * The same by a session that is open already.
+ * @throws {Fail} `cluster-mismatch`
+ */
+export async function assertIdentityOf(client: Client, cluster: Cluster): Promise<void> {
+  const { rows } = await client.query<{ major: number; dir: string | null }>(
+    `select current_setting('server_version_num')::int / 10000 as major,
+            case when pg_has_role('pg_read_all_settings', 'member') then current_setting('data_directory') end as dir`,
+  )
+  const { major, dir } = rows[0]!
+  if (major !== cluster.major) {
+    throw new Fail('cluster-mismatch', `${cluster.label} answers with major ${major}`, {
+      hint: `Another cluster may use port ${cluster.port}: see pg_lsclusters, or set postgres.major = ${major}.`,
+    })
+  }
+  if (cluster.dataDir === '' || dir === null || dir === cluster.dataDir) return
+  throw new Fail(
+    'cluster-mismatch',
+    `the server on port ${cluster.port} has its data in "${dir}", not in "${cluster.dataDir}"`,
+    { hint: 'Another cluster uses this port: set postgres.port, or stop that one.' },
+  )
 }

@@ -189,6 +189,8 @@ function noVerb(script: string, names: readonly string[]): Fail {
   })
 }
 
+const OVERRIDES = "\nArguments such as roles.app.login=true put a value over the host file's."
+
 function configure(command: Command, summary: string): Command {
   return command
     .description(summary)
@@ -208,6 +210,7 @@ function describe(command: Command, script: Script, verb: Verb): void {
     if (spec.choices !== undefined) option.choices(spec.choices)
     command.addOption(option)
   }
+  if (verb.common?.includes('file')) command.addHelpText('after', OVERRIDES)
   addExitCodes(command, [verb])
   if (verb.name === '') command.addHelpText('after', `\nExample:\n  ${script.example}`)
 }

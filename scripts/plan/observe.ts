@@ -3,7 +3,7 @@ import { type Cluster } from '../cluster/cluster.ts'
 import { DEBIAN_SOCKET_DIR, debianConfigDir, debianDataDir } from '../cluster/debian.ts'
 import { machineFacts } from '../cluster/machine.ts'
 import { privateOsUser, privateSocketDir } from '../cluster/private.ts'
-import { assertIdentity } from '../cluster/ready.ts'
+import { assertIdentityOf } from '../cluster/ready.ts'
 import { Fail, messageOf } from '../core/fail.ts'
 import { type Host } from '../host/schema.ts'
 import { type Facts, type Observe } from './kind.ts'
@@ -20,7 +20,14 @@ export async function observeHost(
   const isRunning = cluster !== undefined && (await cluster.isRunning())
   const sessions = new Map<string, Promise<Client>>()
   const turns = new Map<string, Promise<unknown>>()
-  if (isRunning) await assertIdentity(cluster)
+  if (isRunning) {
+    const first = await openSession(cluster, 'postgres')
+    sessions.set('postgres', Promise.resolve(first))
+    await assertIdentityOf(first, cluster).catch(async (error: unknown) => {
+      await first.end()
+      throw error
+    })
+  }
 
   async function query<Row extends object>(
     database: string,
