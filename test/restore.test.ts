@@ -1,19 +1,22 @@
 import { createHash } from 'node:crypto'
-import { readFile, rm, truncate, writeFile } from 'node:fs/promises'
-import { readdir } from 'node:fs/promises'
+import { cp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type Manifest } from '../scripts/backup/manifest.ts'
 import { type BackupHost, backupHost } from './support/backup.ts'
 import { runScript } from './support/script.ts'
 import { startServer, type TestServer } from './support/server.ts'
 
 let server: TestServer
+/** A backup of the database `shared`, which is there and stays as it is. */
+let shared: BackupHost
+let sharedManifest: Manifest
 
 beforeAll(async () => {
   server = await startServer({ settings: { max_prepared_transactions: '5' } })
   await server.query('postgres', 'create role app login')
   await server.query('postgres', 'create role reader')
+  ;({ host: shared, manifest: sharedManifest } = await rich('shared'))
 })
 
 afterAll(() => server[Symbol.asyncDispose]())
@@ -156,45 +159,45 @@ describe('restore of a database', () => {
     await server.query('postgres', 'drop database props')
   })
 
-  test.each(['a"b', 'Ünï cødé', `'; drop table x; --`, 'a=b', 'a/../b', 'x'.repeat(63), 'ü'.repeat(31)])(
-    'with the name %j: restored, swapped in, and the old one kept under a name of at most 63 bytes',
-    async (name) => {
+  test('with hostile names: restored, swapped in, and the old ones kept under names of at most 63 bytes', async () => {
+    const names = ['a"b', 'Ünï cødé', `'; drop table x; --`, 'a=b', 'a/../b', 'x'.repeat(63), 'ü'.repeat(31)]
+    for (const name of names) {
       await server.query('postgres', `create database ${quote(name)}`)
       await server.query(name, 'create table t as select 1 as x')
-      const host = await backupHost(server, `databases = [${JSON.stringify(name)}]`)
-      await host.take()
+    }
+    const host = await backupHost(server, `databases = ${JSON.stringify(names)}`)
+    await host.take()
+    for (const name of names) {
       await server.query(name, 'update t set x = 2')
       const { code, stdout } = await host.restore('database', name, '--swap', '--json')
-      expect(code).toBe(0)
+      expect([name, code]).toEqual([name, 0])
       const { before } = (JSON.parse(stdout) as { result: { before: string } }).result
       expect(Buffer.byteLength(before)).toBeLessThanOrEqual(63)
       expect(await server.query(name, 'select x from t')).toEqual([{ x: 1 }])
       expect(await server.query(before, 'select x from t')).toEqual([{ x: 2 }])
       for (const each of [name, before]) await server.query('postgres', `drop database ${quote(each)}`)
-    },
-  )
+    }
+  })
 
   test('that exists: refused without --swap, and nothing is changed', async () => {
-    const { host } = await rich('exists')
     const before = await databases()
-    const { code, stderr } = await host.restore('database', 'exists')
+    const { code, stderr } = await shared.restore('database', 'shared')
     expect(code).toBe(56)
-    expect(stderr).toContain('nothing was changed: database "exists" exists')
+    expect(stderr).toContain('nothing was changed: database "shared" exists')
     expect(stderr).toContain('--swap')
-    expect((await host.restore('database', 'exists', '--as', 'exists')).code).toBe(56)
-    expect((await host.restore('database', 'exists', '--as', 'postgres')).code).toBe(56)
+    expect((await shared.restore('database', 'shared', '--as', 'shared')).code).toBe(56)
+    expect((await shared.restore('database', 'shared', '--as', 'postgres')).code).toBe(56)
     expect(await databases()).toEqual(before)
   })
 
   test('--as: beside the one that exists, which is not touched', async () => {
-    const { host } = await rich('original')
-    await server.query('original', 'analyze')
-    const content = await contentOf('original')
-    expect(await host.restore('database', 'original', '--as', 'copy')).toMatchObject({ code: 0 })
-    await server.query('copy', `select setval('s', 41)`)
-    await server.query('original', `select setval('s', 41)`)
-    expect(await contentOf('copy')).toBe(content)
-    expect(await contentOf('original')).toBe(content)
+    await server.query('shared', `analyze; select setval('s', 41)`)
+    const content = await contentOf('shared')
+    expect(await shared.restore('database', 'shared', '--as', 'copy')).toMatchObject({ code: 0 })
+    for (const name of ['shared', 'copy']) {
+      await server.query(name, `select setval('s', 41)`)
+      expect(await contentOf(name)).toBe(content)
+    }
   })
 
   test('--swap: sessions are ended, also of a client that connects again at once', async () => {
@@ -217,38 +220,36 @@ describe('restore of a database', () => {
   })
 
   test('--drop-old: needs consent; with it the old one is gone', async () => {
-    const { host } = await rich('replaced')
     const before = await databases()
-    const refused = await host.restore('database', 'replaced', '--swap', '--drop-old')
+    const refused = await shared.restore('database', 'shared', '--swap', '--drop-old')
     expect(refused).toMatchObject({ code: 40, stderr: expect.stringContaining('--allow deletes-data') })
-    expect((await host.restore('database', 'replaced', '--drop-old', '--allow', 'deletes-data')).code).toBe(2)
+    expect((await shared.restore('database', 'shared', '--drop-old', '--allow', 'deletes-data')).code).toBe(2)
     expect(
-      (await host.restore('database', 'replaced', '--swap', '--drop-old', '--allow', 'deletes-date')).code,
+      (await shared.restore('database', 'shared', '--swap', '--drop-old', '--allow', 'deletes-date')).code,
     ).toBe(2)
     expect(await databases()).toEqual(before)
-    const done = await host.restore('database', 'replaced', '--swap', '--drop-old', '--allow', 'deletes-data')
+    const done = await shared.restore('database', 'shared', '--swap', '--drop-old', '--allow', 'deletes-data')
     expect(done).toMatchObject({
       code: 0,
-      stdout: expect.stringMatching(/replaced_before_\w+, which was in its place, was dropped/),
+      stdout: expect.stringMatching(/shared_before_\w+, which was in its place, was dropped/),
     })
     expect(await databases()).toEqual(before)
   })
 
   test('--plan: says what it would do, exit 1 when it cannot, and changes nothing', async () => {
-    const { host, manifest } = await rich('planned')
     const before = await databases()
-    const possible = await host.restore('database', 'planned', '--plan', '--swap')
+    const possible = await shared.restore('database', 'shared', '--plan', '--swap')
     expect(possible.code).toBe(0)
     expect(possible.stdout).toMatch(
       new RegExp(
-        `^database planned of ${manifest.label} \\(job nightly, \\d+ s ago\\)
-\\+ database planned_restored_\\w{6}: .* kB to fetch, .* MB on disk, .* free
-~ database planned: becomes planned_before_\\w+
-~ database planned_restored_\\w{6}: becomes planned\n$`,
+        `^database shared of ${sharedManifest.label} \\(job nightly, .* ago\\)
+\\+ database shared_restored_\\w{6}: .* kB to fetch, .* MB on disk, .* free
+~ database shared: becomes shared_before_\\w+
+~ database shared_restored_\\w{6}: becomes shared\n$`,
       ),
     )
-    const refused = await host.restore('database', 'planned', '--plan')
-    expect(refused).toMatchObject({ code: 1, stdout: expect.stringContaining('! database "planned" exists') })
+    const refused = await shared.restore('database', 'shared', '--plan')
+    expect(refused).toMatchObject({ code: 1, stdout: expect.stringContaining('! database "shared" exists') })
     expect(await databases()).toEqual(before)
     expect(await journals()).toEqual([])
   })
@@ -298,14 +299,13 @@ describe('restore of a database', () => {
   })
 
   test('unknown database: the backup is not found, and the databases that there are are named', async () => {
-    const { host, manifest } = await rich('known')
-    expect(await host.restore('database', 'knwon')).toMatchObject({
+    expect(await shared.restore('database', 'knwon')).toMatchObject({
       code: 53,
       stderr: expect.stringContaining('with database "knwon"'),
     })
-    const byLabel = await host.restore('database', 'knwon', '--backup', manifest.label)
-    expect(byLabel).toMatchObject({ code: 53, stderr: expect.stringContaining('with: known') })
-    expect((await host.restore('database', 'known', '--job', 'other')).code).toBe(53)
+    const byLabel = await shared.restore('database', 'knwon', '--backup', sharedManifest.label)
+    expect(byLabel).toMatchObject({ code: 53, stderr: expect.stringContaining('with: shared') })
+    expect((await shared.restore('database', 'shared', '--job', 'other')).code).toBe(53)
   })
 })
 
@@ -387,15 +387,21 @@ const editFile = (change: (file: Manifest['files'][number]) => object): Damage =
   }))
 
 describe('damaged backup', () => {
+  let host: BackupHost
+  let manifest: Manifest
   let content: string
   let present: string[]
 
   beforeAll(async () => {
-    const { host } = await rich('damaged')
-    await host.take()
+    ;({ host, manifest } = await rich('damaged'))
+    await cp(host.store, `${host.store}.whole`, { recursive: true })
     await server.query('damaged', 'analyze')
     present = await databases()
     content = await contentOf('damaged')
+  })
+  beforeEach(async () => {
+    await rm(host.store, { recursive: true })
+    await cp(`${host.store}.whole`, host.store, { recursive: true })
   })
 
   test.each<[string, Damage]>([
@@ -425,21 +431,17 @@ describe('damaged backup', () => {
     ],
     ['a manifest of a newer format', editManifest((manifest) => ({ ...manifest, format: 2 }))],
   ])('%s: backup-damaged, and nothing is changed', async (_name, damage) => {
-    const host = await backupHost(server, 'databases = ["damaged"]')
-    const manifest = await host.take()
     await damage(host, manifest)
     const { code, stderr } = await host.restore('database', 'damaged', '--swap')
     expect(stderr).toContain('error [backup-damaged]')
     expect(code).toBe(54)
     expect(await databases()).toEqual(present)
     expect(await journals()).toEqual([])
-    await server.query('damaged', `select setval('s', 42)`)
-    expect(await contentOf('damaged')).toBe(content.replace('"42"', '"43"'))
+    await server.query('damaged', `select setval('s', 41)`)
+    expect(await contentOf('damaged')).toBe(content)
   })
 
   test('a manifest that counts other objects: verify-failed, and nothing is changed', async () => {
-    const host = await backupHost(server, 'databases = ["damaged"]')
-    const manifest = await host.take()
     const edit = editManifest((manifest) => ({
       ...manifest,
       databases: manifest.databases.map((database) => ({
@@ -455,8 +457,6 @@ describe('damaged backup', () => {
   })
 
   test('a dump that pg_restore refuses: command-failed with its words, and nothing is changed', async () => {
-    const host = await backupHost(server, 'databases = ["damaged"]')
-    const manifest = await host.take()
     const path = dataFile(host, manifest)
     // Bytes whose sums are right, but which are no dump.
     const plain = Buffer.from('this is no dump')
