@@ -215,10 +215,11 @@ describe('howdah: Debian packages', () => {
     ])
   })
 
-  test('apt fails: the error has its last lines, and the script does not run', async () => {
+  test('apt fails: what it calls an error is said, and the script does not run', async () => {
     await using checkout = await makeCheckout()
     await checkout.without('age')
-    await checkout.fake('apt-get', 'case "$*" in *update) ;; *) echo "E: no network" >&2; exit 100 ;; esac')
+    const fail = 'echo "Get:1 node-error-ex"; echo "E: no network" >&2; exit 100'
+    await checkout.fake('apt-get', `case "$*" in *update) ;; *) ${fail} ;; esac`)
     const done = await checkout.howdah(['backup'])
     expect(done).toMatchObject({ code: 25, stdout: '' })
     expect(done.stderr).toBe(
@@ -346,6 +347,14 @@ describe('howdah: npm packages', () => {
     expect(done.stderr).toMatch(/cannot install the npm packages .*:\n9\n10\n[\d\n]*20\n$/)
     expect((await checkout.howdah(['backup'])).code).toBe(25)
     expect(await checkout.calls('npm')).toHaveLength(2)
+  })
+
+  test('npm fails and explains its usage: only what it calls an error is said', async () => {
+    await using checkout = await makeCheckout()
+    await checkout.fake('npm', 'echo "npm error code EUSAGE"; seq 20; exit 1')
+    await checkout.add('package-lock.json', '{"changed":1}')
+    const done = await checkout.howdah(['backup'])
+    expect(done.stderr).toMatch(/install\.log:\nnpm error code EUSAGE\n$/)
   })
 
   test('npm was killed on its way: the next run installs them', async () => {
