@@ -41,7 +41,13 @@ afterAll(() => server[Symbol.asyncDispose]())
 async function holdTable(database: string): Promise<AsyncDisposable> {
   const client = await server.cluster.connect(database)
   await client.query('begin; lock table t')
-  return { [Symbol.asyncDispose]: () => client.end().catch(() => {}) }
+  let isOver = false
+  return {
+    async [Symbol.asyncDispose]() {
+      if (!isOver) await client.end()
+      isOver = true
+    },
+  }
 }
 
 /** Waits until pg_dump waits for a table, and for some time more. */
@@ -269,7 +275,7 @@ describe('take that fails', () => {
 
   test('second take to the same store at the same time: lock-held, and the first one goes on', async () => {
     const host = await backupHost(server, 'databases = ["app"]')
-    const holder = await holdTable('app')
+    await using holder = await holdTable('app')
     const first = host.take()
     await untilDumpWaits('app')
     expect((await host.files()).filter((path) => path.startsWith('running/'))).toHaveLength(1)
@@ -299,7 +305,7 @@ describe('take that fails', () => {
 
   test('SIGKILL in the middle: no manifest, and the next take succeeds', async () => {
     const host = await backupHost(server)
-    const holder = await holdTable('app')
+    await using holder = await holdTable('app')
     const killed = await runScript(['backup', 'take', 'nightly', '-c', host.file], {
       onStart: (pid) => void untilDumpWaits('app').then(() => process.kill(pid, 'SIGKILL')),
     })
@@ -314,7 +320,7 @@ describe('take that fails', () => {
 
   test('role made while the databases are dumped: they are dumped again, so that no role is missing', async () => {
     const host = await backupHost(server, 'databases = ["app"]')
-    const holder = await holdTable('app')
+    await using holder = await holdTable('app')
     const taking = host.backup('take', 'nightly')
     await untilDumpWaits('app')
     await server.query('postgres', 'create role late')
