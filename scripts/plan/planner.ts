@@ -23,8 +23,7 @@ export async function planKinds(kinds: readonly AnyKind[], observe: Observe): Pr
   const drops: Change[] = []
   const findings: Finding[] = []
   const seen: string[] = []
-  for (const kind of kinds) {
-    const actual = await kind.actual(observe)
+  for (const [kind, actual] of await observeKinds(kinds, observe)) {
     seen.push(kind.name, describeMap(actual))
     const planned = planKind(kind, actual, observe)
     changes.push(...planned.changes)
@@ -33,6 +32,19 @@ export async function planKinds(kinds: readonly AnyKind[], observe: Observe): Pr
   }
   const digest = createHash('sha256').update(JSON.stringify(seen)).digest('hex')
   return { changes: [...changes, ...drops], findings, digest }
+}
+
+/** Looks at all kinds at once: while passwords are derived, other kinds ask the server. */
+async function observeKinds(
+  kinds: readonly AnyKind[],
+  observe: Observe,
+): Promise<[AnyKind, ReadonlyMap<string, never>][]> {
+  // All have ended before one fails, so that nothing asks on afterwards; the first kind's error counts.
+  const seen = await Promise.allSettled(kinds.map(async (kind) => kind.actual(observe)))
+  return seen.map((outcome, index) => {
+    if (outcome.status === 'rejected') throw outcome.reason
+    return [kinds[index]!, outcome.value]
+  })
 }
 
 function planKind(

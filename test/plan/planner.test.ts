@@ -57,6 +57,46 @@ describe('planKinds', () => {
     expect(await order(kindOf('k', {}, values))).toEqual(expected.map((name) => `- k ${name}`))
   })
 
+  test('looking: all kinds at once, the order of the plan stays', async () => {
+    const looks: string[] = []
+    const slow = (name: string): AnyKind =>
+      kindOf(
+        name,
+        { a: 1 },
+        {},
+        {
+          async actual() {
+            looks.push(name)
+            await Promise.resolve()
+            looks.push(`${name} done`)
+            return new Map()
+          },
+        },
+      )
+    expect(await order(slow('one'), slow('two'))).toEqual(['+ one a', '+ two a'])
+    expect(looks).toEqual(['one', 'two', 'one done', 'two done'])
+  })
+
+  test('looking fails: the first kind counts, and only when all have ended', async () => {
+    let isEnded = false
+    const late = kindOf(
+      'one',
+      {},
+      {},
+      {
+        async actual() {
+          await new Promise(setImmediate)
+          isEnded = true
+          throw new Error('one')
+        },
+      },
+    )
+    const early = kindOf('two', {}, {}, { actual: () => Promise.reject(new Error('two')) })
+    await expect(plan(late, early)).rejects.toThrow('one')
+    await expect(plan(early, late)).rejects.toThrow('two')
+    expect(isEnded).toBe(true)
+  })
+
   test('nothing to change: an empty plan', async () => {
     expect(await plan(kindOf('k', { a: 1 }, { a: 1 }))).toMatchObject({ changes: [], findings: [] })
   })
