@@ -93,6 +93,7 @@ describe('planKinds', () => {
     )
     const early = kindOf('two', {}, {}, { actual: () => Promise.reject(new Error('two')) })
     await expect(plan(late, early)).rejects.toThrow('one')
+    isEnded = false
     await expect(plan(early, late)).rejects.toThrow('two')
     expect(isEnded).toBe(true)
   })
