@@ -92,8 +92,8 @@ function memorySettings(machine: Machine): Record<string, string> {
   return {
     max_connections: String(connections),
     shared_buffers: size(sharedBuffers),
-    // Three quarters, less what the system and the sessions themselves hold, which weighs on small hosts.
-    effective_cache_size: size(Math.max(sharedBuffers, (memory * 3) / 4 - 512)),
+    // Three quarters, less what the system and the sessions hold themselves; half on hosts where that weighs most.
+    effective_cache_size: size(Math.max(memory / 2, (memory * 3) / 4 - 512)),
     maintenance_work_mem: size(maintenance),
     ...(vacuum < maintenance && { autovacuum_work_mem: size(vacuum) }),
     work_mem: size(Math.max(work, 4)),

@@ -138,7 +138,7 @@ test('tune: many connections on little memory: work_mem stays at the default, wh
   expect(settings['max_connections']).toBe('1000')
 })
 
-test('tune: very little memory: what is cached is at least what is shared', () => {
+test('tune: very little memory: half of it is counted as cache', () => {
   const settings = tuned('[postgres.tune]\nmemory = "768MB"')
-  expect(settings).toMatchObject({ shared_buffers: '192MB', effective_cache_size: '192MB' })
+  expect(settings).toMatchObject({ shared_buffers: '192MB', effective_cache_size: '384MB' })
 })
