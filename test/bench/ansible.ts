@@ -64,6 +64,7 @@ export async function writePlaybook(options: PlaybookOptions): Promise<Playbook>
     PATH: '/usr/bin:/bin',
     LANG: 'C.UTF-8',
     HOME: home,
+    TMPDIR: home, // what a module that was ended leaves behind goes with the server's folder
     ANSIBLE_PIPELINING: 'True',
     ANSIBLE_PYTHON_INTERPRETER: '/usr/bin/python3', // saves looking for one
     ANSIBLE_NOCOLOR: 'True',
