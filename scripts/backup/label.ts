@@ -1,5 +1,5 @@
 /** How a backup was made, which decides what files it has. */
-export type BackupKind = 'dump'
+export type BackupKind = 'dump' | 'base' | 'incr'
 
 /** Crockford's base32: no letter in it looks like a digit or like another one. */
 const LETTERS = '0123456789abcdefghjkmnpqrstvwxyz'

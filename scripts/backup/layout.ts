@@ -15,6 +15,8 @@ export interface Layout {
   manifest(label: string): string
   /** Prefix of a backup's files. */
   files(label: string): string
+  /** Prefix of the WAL of one system: `<cluster>/wal/<system identifier>/`. */
+  wal(systemIdentifier: string): string
   /** The mark of a take in progress. */
   marker(label: string): string
 }
@@ -29,6 +31,7 @@ export function layoutOf(host: Host): Layout {
     owner: `${cluster}/owner.json`,
     manifest: (label) => `${cluster}/catalog/${label}.json`,
     files: (label) => `${cluster}/backup/${label}/`,
+    wal: (systemIdentifier) => `${cluster}/wal/${systemIdentifier}/`,
     marker: (label) => `${cluster}/running/${label}.json`,
   }
 }

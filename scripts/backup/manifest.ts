@@ -47,13 +47,61 @@ const database = z.object({
   objects: z.record(z.string(), count),
 })
 
+const lsn = z.string().regex(/^[0-9A-F]{1,8}\/[0-9A-F]{1,8}$/)
+
+/** What kinds `base` and `incr` say of the cluster. */
+const physical = z.object({
+  /** Where the redo of the backup begins: WAL from the segment of it on is needed. */
+  startLsn: lsn,
+  /** Recovery is consistent from here on. */
+  stopLsn: lsn,
+  /** Bytes. */
+  walSegmentSize: count,
+  blockSize: count,
+  dataChecksums: z.boolean(),
+  isFromStandby: z.boolean(),
+  /** Of kind `incr`: the backup that it is on top of. */
+  parent: z.string().refine(isLabel).nullable(),
+  /** The file of the data directory itself: `base.tar.zst`. */
+  file: z.string().min(1),
+  /** PostgreSQL's own backup_manifest, whose bytes the next `incr` needs: `backup_manifest.zst`. */
+  backupManifest: z.string().min(1),
+  tablespaces: z.array(
+    z.object({
+      oid: z.string().regex(/^\d+$/),
+      name: z.string(),
+      location: z.string(),
+      /** Bytes on disk, as the server estimated them. */
+      size: count,
+      file: z.string().min(1),
+    }),
+  ),
+  /** Bytes on disk of everything, as the server estimated them. */
+  dataSize: count,
+  databases: z.array(
+    z.object({
+      name: z.string(),
+      oid: z.string().regex(/^\d+$/),
+      size: count,
+      localeProvider: z.string(),
+      collate: z.string(),
+      ctype: z.string(),
+      locale: z.string().nullable(),
+      collationVersion: z.string().nullable(),
+      extensions: z.array(z.object({ name: z.string(), version: z.string() })),
+    }),
+  ),
+  /** max_connections and the others that a recovery must not have less of, shared_preload_libraries, and their like. */
+  settings: z.record(z.string(), z.string()),
+})
+
 const schema = z.object({
   format: z.literal(FORMAT),
   label: z.string().refine(isLabel),
   job: z.string(),
   host: z.string(),
   cluster: z.string(),
-  kind: z.literal('dump'),
+  kind: z.enum(['dump', 'base', 'incr']),
   /** Version of Howdah that took it. */
   howdah: z.string(),
   postgres: z.object({ version: z.string(), major: z.int() }),
@@ -63,7 +111,12 @@ const schema = z.object({
   ended: time,
   /** False where the role that took it may not read the passwords of roles. */
   hasPasswords: z.boolean(),
+  /** Of kind `dump`; empty for the others. */
   databases: z.array(database),
+  /** Of the kinds `base` and `incr`. */
+  physical: physical.optional(),
+  /** Whether its data files went through age. */
+  encrypted: z.boolean().default(false),
   files: z.array(file),
 })
 
@@ -71,6 +124,7 @@ const schema = z.object({
 export type Manifest = z.output<typeof schema>
 export type ManifestFile = Manifest['files'][number]
 export type ManifestDatabase = Manifest['databases'][number]
+export type Physical = NonNullable<Manifest['physical']>
 
 /** The bytes of a manifest. */
 export function renderManifest(manifest: Manifest): Buffer {

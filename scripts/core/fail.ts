@@ -26,7 +26,11 @@ export const CODES = {
   'backup-failed': [55, 'a backup could not be completed'],
   'target-not-empty': [56, 'a restore would overwrite something'],
   'no-space': [57, 'there is not enough free space'],
+  'wal-differs': [58, 'WAL in the store differs from what the server has'],
+  'wal-missing': [59, 'WAL that is needed is not there'],
   'verify-failed': [60, 'two things that should be equal are not'],
+  'target-unreached': [61, 'a recovery ended before its target'],
+  'wrong-key': [62, 'what is encrypted cannot be read with this identity'],
   bug: [70, 'should not happen: please report it'],
   interrupted: [130, 'ended by a signal'],
 } as const satisfies Record<string, readonly [number, string]>

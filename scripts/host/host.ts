@@ -203,13 +203,22 @@ function forbiddenKeys(value: unknown, path: readonly PropertyKey[] = []): Found
   )
 }
 
-/** Names in the file that must be in the file: stores of backups. Roles and tablespaces may be on the server only. */
+/** Names in the file that must be in the file: stores. Roles and tablespaces may be on the server only. */
 function crossReferences(host: Host): Found[] {
   const found: Found[] = []
-  for (const [name, backup] of Object.entries(host.backup)) {
-    if (Object.hasOwn(host.store, backup.store)) continue
-    const message = `there is no [store.${backup.store}]${didYouMean(backup.store, Object.keys(host.store))}`
-    found.push({ path: ['backup', name, 'store'], message })
+  const jobs = Object.entries(host.backup)
+  const users = [
+    ...jobs.map(([name, { store }]) => ({ path: ['backup', name], store })),
+    ...(host.archive ? [{ path: ['archive'], store: host.archive.store }] : []),
+  ]
+  for (const { path, store } of users) {
+    if (Object.hasOwn(host.store, store)) continue
+    const message = `there is no [store.${store}]${didYouMean(store, Object.keys(host.store))}`
+    found.push({ path: [...path, 'store'], message })
+  }
+  for (const [name, { pitr }] of jobs) {
+    if (pitr === undefined || host.archive) continue
+    found.push({ path: ['backup', name, 'pitr'], message: 'this needs the WAL: add [archive] store = "..."' })
   }
   for (const [name, role] of Object.entries(host.roles)) {
     if (role.state === 'absent' && name === host.postgres.superuser) {

@@ -14,6 +14,7 @@ interface JsonSchema {
   readonly const?: unknown
   readonly enum?: readonly unknown[]
   readonly anyOf?: readonly JsonSchema[]
+  readonly oneOf?: readonly JsonSchema[]
   readonly properties?: Readonly<Record<string, JsonSchema>>
   readonly additionalProperties?: JsonSchema | boolean
   readonly items?: JsonSchema
@@ -54,7 +55,7 @@ function table(path: string, schema: JsonSchema): string[] {
       const isRequired = schema.required?.includes(key) === true || value.default !== undefined
       const isOptional = !isRequired && !hasNames
       const lines = subTable(path === '' ? key : `${path}.${key}`, value)
-      return isOptional ? lines.map((line) => (line.startsWith('[') ? `# ${line}` : line)) : lines
+      return isOptional ? switchedOff(lines) : lines
     }),
   ]
 }
@@ -65,6 +66,13 @@ function subTable(path: string, schema: JsonSchema): string[] {
     return ['', ...about, ...commented(`[[${path}]]`, table(path, { ...schema.items!, required: [] }))]
   const element = schema.additionalProperties
   if (typeof element !== 'object') return ['', ...about, `[${path}]`, ...table(path, schema)]
+  const variants = variantsOf(element)
+  if (variants.length > 0) {
+    return variants.flatMap((variant, index) => {
+      const lines = subTable(`${path}.${VARIANT_NAMES[constOf(variant)] ?? 'NAME'}`, variant)
+      return index === 0 ? lines : switchedOff(lines)
+    })
+  }
   if (isTable(element)) return subTable(`${path}.${NAMES[path] ?? 'NAME'}`, element)
   return [
     '',
@@ -76,13 +84,26 @@ function subTable(path: string, schema: JsonSchema): string[] {
 
 /** A table that would not be valid as it stands: all of it is commented out. */
 function commented(header: string, lines: readonly string[]): string[] {
-  return [`# ${header}`, ...lines.map((line) => (line.startsWith('[') ? `# ${line}` : line))]
+  return switchedOff([header, ...lines])
+}
+
+function switchedOff(lines: readonly string[]): string[] {
+  return lines.map((line) => (line === '' || line.startsWith('#') ? line : `# ${line}`))
+}
+
+/** The shapes that an element may have, told apart by their `type`. */
+function variantsOf(schema: JsonSchema): readonly JsonSchema[] {
+  return (schema.oneOf ?? schema.anyOf ?? []).filter((variant) => variant.properties?.['type'] !== undefined)
+}
+
+function constOf(variant: JsonSchema): string {
+  return String(variant.properties!['type']!.const)
 }
 
 function leaf(path: string, key: string, schema: JsonSchema, required: boolean): string[] {
   const fullPath = path === '' ? key : `${path}.${key}`
   const example =
-    EXAMPLES[fullPath.replaceAll(/\.(NAME|xtelem|nightly|local|data_array|public)(?=\.)/g, '.*')]
+    EXAMPLES[fullPath.replaceAll(/\.(NAME|xtelem|nightly|local|s3|data_array|public)(?=\.)/g, '.*')]
   const value = example ?? JSON.stringify(schema.default ?? schema.const ?? '')
   const choices = schema.enum === undefined ? undefined : schema.enum.map(String).join(' | ')
   const about = [choices, schema.description].filter(Boolean).join('; ')
@@ -95,13 +116,15 @@ function isTable(schema: JsonSchema): boolean {
   return schema.type === 'object'
 }
 
+// Names that the reference gives to the variants of a table, by their type.
+const VARIANT_NAMES: Readonly<Record<string, string>> = { dir: 'local', s3: 's3' }
+
 // Names that the reference gives to the tables that are keyed by name.
 const NAMES: Readonly<Record<string, string>> = {
   tablespaces: 'data_array',
   roles: 'xtelem',
   databases: 'xtelem',
   'databases.xtelem.schemas': 'public',
-  store: 'local',
   backup: 'nightly',
 }
 
@@ -154,9 +177,28 @@ const EXAMPLES: Readonly<Record<string, string>> = {
   'databases.*.grants.objects': '["telem"]',
   'databases.*.grants.privileges': '["SELECT"]',
   'databases.*.grants.creators': '["xtelem"]',
-  'store.*.type': '"dir"',
   'store.*.path': '"/var/backups/howdah"',
-  'backup.*.kind': '"dump"',
+  'store.*.bucket': '"db-backups"',
+  'store.*.prefix': '"prod"',
+  'store.*.endpoint': '"https://s3.example.org"',
+  'store.*.path_style': 'true',
+  'store.*.access_key': '{ credential = "s3_key" }',
+  'store.*.secret_key': '{ credential = "s3_secret" }',
+  'store.*.session_token': '{ env = "AWS_SESSION_TOKEN" }',
+  'store.*.ca_file': '"/etc/howdah/ca.pem"',
+  'encryption.recipients': '["age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq"]',
+  'encryption.identity': '{ credential = "age_identity" }',
+  'backup.*.rate_limit': '"50MB"',
+  'backup.*.pitr': '"7d"',
+  'backup.*.keep.last': '3',
+  'backup.*.keep.hourly': '24',
+  'backup.*.keep.daily': '7',
+  'backup.*.keep.weekly': '4',
+  'backup.*.keep.monthly': '12',
+  'backup.*.keep.yearly': '3',
+  'backup.*.keep.within': '"2d"',
+  'archive.store': '"local"',
+  'backup.*.kind': '"base"',
   'backup.*.databases': '["xtelem"]',
   'backup.*.store': '"local"',
 }

@@ -219,6 +219,46 @@ describe('parseHost: what is wrong, by whole messages with lines', () => {
       'h.toml:11: backup.n.store: there is no [store.disc] (did you mean "disk"?)',
     ],
     [
+      'WAL for a store that is not there',
+      '[archive]\nstore = "disc"',
+      'h.toml:7: archive.store: there is no [store.disc]',
+    ],
+    [
+      'any moment of a week without its WAL',
+      '[store.d]\ntype = "dir"\npath = "/x"\n[backup.n]\nkind = "base"\nstore = "d"\npitr = "7d"',
+      'h.toml:12: backup.n.pitr: this needs the WAL: add [archive] store = "..."',
+    ],
+    [
+      'any moment of a dump',
+      '[store.d]\ntype = "dir"\npath = "/x"\n[archive]\nstore = "d"\n[backup.n]\nkind = "dump"\nstore = "d"\npitr = "7d"',
+      'h.toml:14: backup.n.pitr: a dump is one moment: "pitr" is for kind "base" and "incr"',
+    ],
+    [
+      'one database of a whole cluster',
+      '[store.d]\ntype = "dir"\npath = "/x"\n[backup.n]\nkind = "base"\nstore = "d"\ndatabases = ["x"]',
+      'h.toml:12: backup.n.databases: kind "base" has the whole cluster: "databases" is for kind "dump"',
+    ],
+    [
+      'a secret key in clear',
+      '[store.s]\ntype = "s3"\nbucket = "db-backups"\naccess_key = { env = "K" }\nsecret_key = "x"',
+      'h.toml:10: store.s.secret_key: a secret is never in the file itself: use { file = "/path" }, { env = "NAME" }, { credential = "name" } or { command = [...] }',
+    ],
+    [
+      'half of a pair of keys',
+      '[store.s]\ntype = "s3"\nbucket = "db-backups"\naccess_key = { env = "K" }',
+      'h.toml:6: store.s.secret_key: access_key and secret_key come together',
+    ],
+    [
+      'an endpoint with a path',
+      '[store.s]\ntype = "s3"\nbucket = "db-backups"\nendpoint = "https://x/bucket"',
+      'h.toml:9: store.s.endpoint: an endpoint looks like "https://s3.example.org"',
+    ],
+    [
+      'a private key where a public one belongs',
+      '[encryption]\nrecipients = ["AGE-SECRET-KEY-1QQQ"]',
+      'h.toml:7: encryption.recipients[0]: a recipient looks like "age1..."',
+    ],
+    [
       'the superuser is to go',
       '[roles.postgres]\nstate = "absent"',
       'h.toml:7: roles.postgres.state: this is the superuser that everything is done as',
