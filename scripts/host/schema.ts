@@ -1,20 +1,10 @@
 import { z } from 'zod'
-import { parseDuration, parseSize } from '../core/quantity.ts'
+import { parseSize } from '../core/quantity.ts'
+import { archive, backup, encryption, store } from './backup-schema.ts'
+import { absolutePath, databaseName, name, secret, size } from './value.ts'
 
 // The host file as options are data: this schema gives the parser, conf/host.schema.json and
 // conf/reference.toml. Keys keep the file's own snake_case names inside the program too.
-
-/** PostgreSQL cuts longer names at NAMEDATALEN - 1 bytes with a notice only (src/include/pg_config_manual.h). */
-const NAME_BYTES = 63
-
-const name = z
-  .string()
-  .min(1, 'a name must not be empty')
-  .refine((text) => Buffer.byteLength(text) <= NAME_BYTES, {
-    error: (issue) =>
-      `a name has at most ${NAME_BYTES} bytes: this one has ${Buffer.byteLength(String(issue.input))}`,
-  })
-  .refine((text) => !text.includes('\0'), 'a name must not hold a NUL byte')
 
 // Reserved by the server: src/backend/catalog/catalog.c (IsReservedName), src/backend/utils/adt/acl.c (check_rolespec_name).
 const roleName = name
@@ -28,36 +18,6 @@ const schemaName = name.refine(
   (text) => !text.startsWith('pg_') && text !== 'information_schema',
   'this schema name is reserved by PostgreSQL',
 )
-const databaseName = name.refine(
-  (text) => text !== 'template0',
-  'template0 must stay as it is: name another database',
-)
-
-const size = z
-  .string()
-  .refine((text) => parseSize(text) !== undefined, 'a size is a number with a unit, such as "64MB"')
-const duration = z
-  .string()
-  .refine((text) => parseDuration(text) !== undefined, 'a time is a number with a unit, such as "30d"')
-const absolutePath = z
-  .string()
-  .startsWith('/', 'a path must be absolute')
-  .refine((text) => !/[\0\n]/.test(text), 'a path must not hold a NUL byte or a line break')
-
-const secret = z
-  .union(
-    [
-      z.strictObject({ file: absolutePath }),
-      z.strictObject({ env: z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'this is no name of a variable') }),
-      z.strictObject({
-        credential: z.string().regex(/^[A-Za-z0-9_.-]+$/, 'this is no name of a credential'),
-      }),
-      z.strictObject({ command: z.array(z.string()).min(1) }),
-    ],
-    'a secret is never in the file itself: use { file = "/path" }, { env = "NAME" }, { credential = "name" } or { command = [...] }',
-  )
-  .describe('a secret by reference: { file }, { env }, { credential } or { command }')
-
 const settingName = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$/, 'this is no name of a setting')
@@ -349,98 +309,6 @@ const database = z.strictObject({
   comment: z.string().optional(),
 })
 
-const dirStore = z.strictObject({ type: z.literal('dir'), path: absolutePath })
-
-const s3Store = z.strictObject({
-  type: z.literal('s3'),
-  bucket: z.string().regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, 'this is no name of a bucket'),
-  prefix: z
-    .string()
-    .regex(/^[A-Za-z0-9_-][A-Za-z0-9_.-]*(\/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*$/, 'a prefix looks like "prod/db"')
-    .optional()
-    .describe('put before every key'),
-  region: z.string().min(1).default('us-east-1'),
-  endpoint: z
-    .string()
-    .regex(/^https?:\/\/[^/?#@]+$/, 'an endpoint looks like "https://s3.example.org"')
-    .optional()
-    .describe("default: AWS's of the region"),
-  path_style: z
-    .boolean()
-    .optional()
-    .describe('bucket in the path, not in the host name; default: true with an endpoint'),
-  access_key: secret.optional().describe("default: what the SDK finds by itself, such as the machine's role"),
-  secret_key: secret.optional(),
-  session_token: secret.optional(),
-  ca_file: absolutePath.optional().describe("certificates of the endpoint's authority"),
-})
-
-const store = z.discriminatedUnion('type', [dirStore, s3Store]).superRefine((value, context) => {
-  if (value.type !== 's3' || (value.access_key === undefined) === (value.secret_key === undefined)) return
-  const path = value.access_key === undefined ? 'access_key' : 'secret_key' // the one that is missing
-  context.addIssue({ code: 'custom', path: [path], message: 'access_key and secret_key come together' })
-})
-
-const encryption = z.strictObject({
-  recipients: z
-    .array(
-      z
-        .string()
-        .regex(/^(age1[0-9a-z]+|ssh-(ed25519|rsa) [A-Za-z0-9+/=]+.*)$/, 'a recipient looks like "age1..."'),
-    )
-    .min(1)
-    .describe('public keys of age: each of their owners can restore'),
-  identity: secret
-    .optional()
-    .describe('the private key; only where this host is to read its own backups (drills)'),
-})
-
-const keep = z.strictObject({
-  last: z.int().positive().optional(),
-  hourly: z.int().positive().optional(),
-  daily: z.int().positive().optional(),
-  weekly: z.int().positive().optional(),
-  monthly: z.int().positive().optional(),
-  yearly: z.int().positive().optional(),
-  within: duration.optional().describe('every backup that is younger'),
-})
-
-const backup = z
-  .strictObject({
-    kind: z.enum(['dump', 'base', 'incr']),
-    databases: z.array(databaseName).min(1).optional().describe('dump: default all that can be connected to'),
-    store: z.string().describe('the name of a [store.NAME]'),
-    jobs: z.int().positive().default(2).describe('dump: databases at once'),
-    compression_level: z.int().min(1).max(19).default(3),
-    rate_limit: size.optional().describe('bytes a second at most'),
-    checkpoint: z
-      .enum(['fast', 'spread'])
-      .default('fast')
-      .describe('base, incr: how the checkpoint at the start is done'),
-    full_every: duration.default('7d').describe('incr: a base is made instead when the last one is older'),
-    keep: keep.optional().describe('which backups prune keeps; left out: all of them'),
-    pitr: duration.optional().describe('any moment of this time back can be restored'),
-  })
-  .superRefine((value, context) => {
-    const refuse = (key: 'databases' | 'pitr', message: string) => {
-      if (value[key] !== undefined) context.addIssue({ code: 'custom', path: [key], message })
-    }
-    if (value.kind === 'dump') refuse('pitr', 'a dump is one moment: "pitr" is for kind "base" and "incr"')
-    else refuse('databases', `kind "${value.kind}" has the whole cluster: "databases" is for kind "dump"`)
-  })
-
-const archive = z.strictObject({
-  store: z.string().describe('the name of a [store.NAME]'),
-  slot: z
-    .string()
-    .regex(/^[a-z0-9_]{1,63}$/, 'a slot name has lower-case letters, digits and "_"')
-    .default('howdah'),
-  partial_every: duration.default('5s').describe('how often the segment that is being written is stored'),
-  spool_limit: size.default('4GB').describe('above it receiving stops, and the slot holds the WAL'),
-  max_loss: duration.default('60s').describe('what "archive status" finds too much'),
-  compression_level: z.int().min(1).max(19).default(3),
-})
-
 /** The whole file. Every default is filled in here and nowhere else. */
 export const hostSchema = z.strictObject({
   format: z.literal(1),
@@ -486,9 +354,6 @@ export type HbaRule = z.output<typeof hbaRule>
 export type RoleSpec = z.output<typeof role>
 export type DatabaseSpec = z.output<typeof database>
 export type GrantSpec = z.output<typeof grant>
-export type BackupSpec = z.output<typeof backup>
-export type StoreSpec = z.output<typeof store>
-export type ArchiveSpec = z.output<typeof archive>
-export type KeepSpec = z.output<typeof keep>
 /** A setting's value: a list keeps its elements, since each is quoted by itself. */
 export type SettingValue = string | readonly string[]
+export { type ArchiveSpec, type BackupSpec, type KeepSpec, type StoreSpec } from './backup-schema.ts'

@@ -39,6 +39,7 @@ export function sampleManifest(change: Partial<Manifest> = {}): Manifest {
     begun: '2026-11-22T02:00:00.000Z',
     ended: '2026-11-22T02:00:05.500Z',
     hasPasswords: true,
+    encrypted: false,
     databases: [sampleDatabase()],
     files: [
       {

@@ -43,7 +43,7 @@ function schemaKeys(schema: Schema, path: string): string[] {
     if (typeof inner === 'boolean') return []
     const here = path === '' ? key : `${path}.${key}`
     const element = inner.type === 'array' ? (inner.items as Schema) : inner.additionalProperties
-    const variants = typeof element === 'object' ? ((element.oneOf ?? []) as Schema[]) : []
+    const variants = typeof element === 'object' ? (element.oneOf ?? []) : []
     if (variants.length > 0) return variants.flatMap((variant) => schemaKeys(variant, `${here}.*`))
     if (typeof element !== 'object' || element.properties === undefined) {
       return inner.properties ? schemaKeys(inner, here) : [here]
