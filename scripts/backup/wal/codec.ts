@@ -1,0 +1,128 @@
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { Readable } from 'node:stream'
+import { constants, createZstdCompress, createZstdDecompress } from 'node:zlib'
+import { output } from '../../core/exec.ts'
+import { Fail, messageOf } from '../../core/fail.ts'
+
+/** How the bytes of WAL are stored. */
+export interface Codec {
+  /** zstd's; 1 to 19. */
+  readonly level: number
+  /** Public keys of age; without them nothing is encrypted. */
+  readonly recipients?: readonly string[] | undefined
+  /** Path of an age identity file, to read what is encrypted. */
+  readonly identity?: string | undefined
+}
+
+const PIECE = 1024 * 1024
+
+/** SHA-256 of a file, in hex. */
+export async function hashFile(path: string): Promise<string> {
+  const hash = createHash('sha256')
+  for await (const chunk of createReadStream(path, { highWaterMark: PIECE })) hash.update(chunk as Buffer)
+  return hash.digest('hex')
+}
+
+/**
+ * The stored form of a file's bytes. zstd runs in threads of this process: a program for each segment
+ * would cost as much again as its work.
+ * @param bytes of the file's beginning; default: all
+ */
+export function encodeFile(path: string, codec: Codec, bytes?: number): AsyncIterable<Buffer> {
+  const file = createReadStream(path, {
+    highWaterMark: PIECE,
+    ...(bytes !== undefined && { end: bytes - 1 }), // it is included
+  })
+  const zstd = createZstdCompress({
+    chunkSize: PIECE,
+    params: { [constants.ZSTD_c_compressionLevel]: codec.level, [constants.ZSTD_c_checksumFlag]: 1 },
+  })
+  const packed = through(file, zstd)
+  if (!codec.recipients?.length) return packed
+  const recipients = codec.recipients.flatMap((recipient) => ['--recipient', recipient])
+  return output(['age', '--encrypt', ...recipients], { input: packed })
+}
+
+/**
+ * The plain bytes of a stored file; the last ones come after the proof that all are right: by zstd's own
+ * checksum, and by the hash where it is known.
+ * @param key names it, and says by its ending whether it is encrypted
+ * @throws {Fail} `backup-damaged`, `wrong-key`
+ */
+export async function* decode(
+  stored: Readable,
+  key: string,
+  codec: Codec,
+  sha256?: string,
+): AsyncGenerator<Buffer, void> {
+  const packed = key.endsWith('.age') ? decrypt(stored, key, codec.identity) : stored
+  const hash = createHash('sha256')
+  let held: Buffer | undefined
+  try {
+    for await (const chunk of through(packed, createZstdDecompress({ chunkSize: PIECE }))) {
+      hash.update(chunk)
+      if (held !== undefined) yield held
+      held = chunk
+    }
+  } catch (error) {
+    if (error instanceof Fail || !isZstdError(error)) throw error
+    throw damaged(key, `cannot be unpacked: ${messageOf(error)}`, error)
+  }
+  const found = hash.digest('hex')
+  if (sha256 !== undefined && found !== sha256)
+    throw damaged(key, `has content with the SHA-256 ${found}, ${sha256} was written`)
+  if (held !== undefined) yield held
+}
+
+async function* decrypt(
+  stored: AsyncIterable<Uint8Array>,
+  key: string,
+  identity: string | undefined,
+): AsyncGenerator<Buffer, void> {
+  if (identity === undefined) {
+    throw new Fail('wrong-key', `stored file "${key}" is encrypted, and there is no identity`, {
+      hint: 'Name the age identity in encryption.identity of the host file.',
+    })
+  }
+  try {
+    yield* output(['age', '--decrypt', '--identity', identity], { input: stored })
+  } catch (error) {
+    if (!(error instanceof Fail) || error.code !== 'command-failed') throw error
+    const isKey = /no identity matched|incorrect passphrase/i.test(error.hint ?? '')
+    if (!isKey) throw damaged(key, `cannot be decrypted: ${error.hint ?? error.message}`, error)
+    throw new Fail('wrong-key', `stored file "${key}" is encrypted for other keys than this identity`, {
+      hint: 'Name the age identity that belongs to one of its recipients.',
+      cause: error,
+    })
+  }
+}
+
+/** Bytes through one of zlib's streams; an error of the source is the error of the whole. */
+async function* through(
+  source: AsyncIterable<Uint8Array>,
+  zstd: ReturnType<typeof createZstdCompress> | ReturnType<typeof createZstdDecompress>,
+): AsyncGenerator<Buffer, void> {
+  const readable = Readable.from(source, { objectMode: false })
+  readable.once('error', (error) => zstd.destroy(error))
+  readable.pipe(zstd)
+  try {
+    for await (const chunk of zstd) yield chunk as Buffer
+  } finally {
+    readable.destroy()
+    zstd.destroy()
+  }
+}
+
+/** Codes of zlib, such as ZSTD_error_corruption_detected; a stream that ends too early is Z_BUF_ERROR. */
+function isZstdError(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException
+  return code !== undefined && /^(ZSTD_|Z_|ERR_)/.test(code)
+}
+
+function damaged(key: string, how: string, cause?: unknown): Fail {
+  return new Fail('backup-damaged', `stored file "${key}" ${how}`, {
+    hint: 'A backup that was taken after it does not need it: howdah backup list',
+    cause,
+  })
+}
