@@ -41,7 +41,8 @@ export function encodeFile(path: string, codec: Codec, bytes?: number): AsyncIte
   const packed = through(file, zstd)
   if (!codec.recipients?.length) return packed
   const recipients = codec.recipients.flatMap((recipient) => ['--recipient', recipient])
-  return output(['age', '--encrypt', ...recipients], { input: packed })
+  // Who ships decides when to stop: what is begun is finished, also while this process is asked to end.
+  return output(['age', '--encrypt', ...recipients], { input: packed, evenInterrupted: true })
 }
 
 /**

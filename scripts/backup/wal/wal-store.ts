@@ -30,6 +30,18 @@ export interface WalPosition {
   readonly segmentSize: number
 }
 
+/** WAL that never came into the store: a backup that begins after it is needed. */
+export interface WalGap {
+  readonly format: 1
+  readonly timeline: number
+  /** The first position that is missing. */
+  readonly from: string
+  /** The first one that is there again. */
+  readonly to: string
+  /** When it was seen, ISO. */
+  readonly found: string
+}
+
 /** The WAL of one system in a store. A whole file there is never replaced by another one. */
 export interface WalStore {
   /**
@@ -57,6 +69,11 @@ export interface WalStore {
   /** Undefined while nothing was shipped. */
   readPosition(): Promise<WalPosition | undefined>
   writePosition(position: WalPosition): Promise<void>
+  /** How much of a segment is there. */
+  has(segment: string): Promise<'whole' | 'partial' | undefined>
+  /** The newest gap; undefined when there never was one. */
+  readGap(): Promise<WalGap | undefined>
+  writeGap(gap: WalGap): Promise<void>
   /** Deletes whole segments and what belongs to them; missing ones are no error. */
   delete(names: readonly string[]): Promise<void>
 }
@@ -77,6 +94,14 @@ const positionSchema = z.object({
   segmentSize: z.int().positive(),
 })
 
+const gapSchema = z.object({
+  format: z.literal(1),
+  timeline: z.int().positive(),
+  from: positionSchema.shape.lsn,
+  to: positionSchema.shape.lsn,
+  found: positionSchema.shape.time,
+})
+
 const ENDINGS = ['.zst', '.zst.age'] as const
 
 /**
@@ -86,7 +111,7 @@ const ENDINGS = ['.zst', '.zst.age'] as const
  *     <timeline>/<segment>.sha256             of the plain bytes, as sha256sum writes it
  *     <timeline>/<segment>.partial.zst[.age]  its beginning, while it is being written
  *     <timeline>/<timeline>.history.zst[.age], .history.sha256
- *     position.json
+ *     position.json, gap.json
  */
 export function openWalStore(options: WalStoreOptions): WalStore {
   const { store } = options
@@ -96,7 +121,6 @@ export function openWalStore(options: WalStoreOptions): WalStore {
   const endings = encrypts || options.identity !== undefined ? ENDINGS.toReversed() : ENDINGS
   const place: Place = {
     key: (name) => `${options.prefix}${checkName(name).slice(0, 8)}/${name}`,
-    positionKey: `${options.prefix}position.json`,
     bodies: (stem) => endings.map((each) => stem + each),
     store,
     codec: options,
@@ -111,10 +135,11 @@ export function openWalStore(options: WalStoreOptions): WalStore {
     list: (timeline) => list(store, options.prefix, timeline),
     get: (name) => getWhole(place, name),
     getPartial: (segment) => getBody(place, `${place.key(segment)}.partial`),
-    readPosition: () => readPosition(place),
-    async writePosition(position) {
-      await store.put(place.positionKey, once(`${JSON.stringify(position, undefined, 2)}\n`))
-    },
+    has: (segment) => has(store, place.key(segment)),
+    readPosition: () => readDocument(store, `${options.prefix}position.json`, positionSchema),
+    writePosition: (position) => writeDocument(store, `${options.prefix}position.json`, position),
+    readGap: () => readDocument(store, `${options.prefix}gap.json`, gapSchema),
+    writeGap: (gap) => writeDocument(store, `${options.prefix}gap.json`, gap),
     delete: (names) =>
       store.delete(
         names.flatMap((name) => {
@@ -129,7 +154,6 @@ export function openWalStore(options: WalStoreOptions): WalStore {
 interface Place {
   readonly store: Store
   readonly codec: Codec
-  readonly positionKey: string
   /** The key of a file of WAL, without its ending. */
   key(name: string): string
   /** The keys that a body may have, the likelier one first. */
@@ -211,22 +235,33 @@ async function list(store: Store, prefix: string, timeline: number | undefined):
 const STORED =
   /^[0-9A-F]{8}\/([0-9A-F]{24}|[0-9A-F]{8}\.history)(\.sha256|\.zst(?:\.age)?|\.partial\.zst(?:\.age)?)$/
 
-async function readPosition({ store, positionKey }: Place): Promise<WalPosition | undefined> {
+async function has(store: Store, stem: string): Promise<'whole' | 'partial' | undefined> {
+  const found = new Set<string>()
+  for await (const { key } of store.list(`${stem}.`)) found.add(key.slice(stem.length).replace(/\.age$/, ''))
+  if (found.has('.zst') && found.has('.sha256')) return 'whole'
+  return found.has('.partial.zst') ? 'partial' : undefined
+}
+
+async function readDocument<T>(store: Store, key: string, schema: z.ZodType<T>): Promise<T | undefined> {
   let content: string
   try {
-    content = await text(await store.get(positionKey))
+    content = await text(await store.get(key))
   } catch (error) {
     if (error instanceof Fail && error.code === 'store-missing') return undefined
     throw error
   }
   try {
-    return positionSchema.parse(JSON.parse(content))
+    return schema.parse(JSON.parse(content))
   } catch (cause) {
-    throw new Fail('backup-damaged', `"${positionKey}" says no position`, {
+    throw new Fail('backup-damaged', `stored file "${key}" is not what the archive service writes`, {
       hint: 'Look at it. A newer version of Howdah may have written it.',
       cause,
     })
   }
+}
+
+async function writeDocument(store: Store, key: string, document: object): Promise<void> {
+  await store.put(key, once(`${JSON.stringify(document, undefined, 2)}\n`))
 }
 
 /** A name becomes a part of a key: nothing but the server's own names may. */
