@@ -10,7 +10,7 @@ import { type Cluster } from './cluster.ts'
 import { userId } from './connect.ts'
 
 /** What a lock is about. Taken in this order when several are needed. */
-export type Resource = 'cluster' | `store:${string}` | `database:${string}`
+export type Resource = 'cluster' | 'archive' | `store:${string}` | `database:${string}`
 
 /**
  * Holds a resource of a cluster until it is disposed of or this process ends. Private clusters have

@@ -58,6 +58,8 @@ export interface Verb {
   readonly common?: readonly CommonOption[]
   /** Ways to fail that --help lists, besides usage. */
   readonly fails?: readonly Code[]
+  /** A service: a signal is how it is stopped, and no failure. */
+  readonly isService?: boolean
   run(call: Call): Promise<Outcome>
 }
 
@@ -106,7 +108,7 @@ export async function main(script: Script): Promise<void> {
     const { verb, call } = parse(script, argv)
     verbName = verb.name
     const outcome = await verb.run(call)
-    interrupted.throwIfAborted()
+    if (!verb.isService) interrupted.throwIfAborted()
     print(script, verb.name, outcome, json)
   } catch (thrown) {
     if (thrown instanceof CommanderError && thrown.exitCode === 0) return
