@@ -1,6 +1,6 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/howdah" "$0" "$@"'
 /**
- * Takes, lists and shows backups.
+ * Takes, lists, shows and prunes backups.
  *
  *     howdah backup take nightly -c conf/demo.toml
  *
@@ -9,6 +9,7 @@
  */
 import { findBackup, readCatalogs } from './backup/catalog.ts'
 import { totalsOf } from './backup/manifest.ts'
+import { pruneVerb } from './backup/prune-verb.ts'
 import { ageSeconds, secondsOf, showBackup, showList, showTaken, showTakePlan } from './backup/show.ts'
 import { planTake, take, type TakeScope } from './backup/take.ts'
 import { loadHost } from './cluster/open.ts'
@@ -23,7 +24,7 @@ const FAILS: readonly Code[] = ['host-file', 'file-unreadable', 'store-denied', 
 
 await main({
   name: 'backup',
-  summary: 'take, list and show backups',
+  summary: 'take, list, show and prune backups',
   example: 'howdah backup take nightly -c conf/demo.toml',
   verbs: [
     {
@@ -64,6 +65,7 @@ await main({
       fails: [...FAILS, 'backup-missing', 'backup-damaged'],
       run: show,
     },
+    pruneVerb,
   ],
 })
 

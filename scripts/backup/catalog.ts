@@ -56,7 +56,8 @@ function inOrder(catalogs: readonly (readonly CatalogEntry[])[]): CatalogEntry[]
   return catalogs.flat().toSorted((a, b) => (a.label < b.label ? -1 : 1))
 }
 
-async function readCatalog(store: Store, layout: Layout): Promise<CatalogEntry[]> {
+/** Every backup of a cluster in one store, oldest first. */
+export async function readCatalog(store: Store, layout: Layout): Promise<CatalogEntry[]> {
   return Promise.all((await catalogLabels(store, layout)).map((label) => readEntry(store, layout, label)))
 }
 

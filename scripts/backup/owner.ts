@@ -70,6 +70,19 @@ export async function claimOwnership(store: Store, layout: Layout, claim: Claim)
   )
 }
 
+/**
+ * Whose backups this part of a store holds, or undefined while it holds none.
+ * @throws {Fail} `backup-damaged` when it does not say
+ */
+export async function readOwner(store: Store, layout: Layout): Promise<Owner | undefined> {
+  try {
+    return parseOwner(await text(await store.get(layout.owner)), layout)
+  } catch (error) {
+    if (error instanceof Fail && error.code === 'store-missing') return undefined
+    throw error
+  }
+}
+
 function parseOwner(content: string, layout: Layout): Owner {
   try {
     return ownerSchema.parse(JSON.parse(content))
