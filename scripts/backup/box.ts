@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { Fail } from '../core/fail.ts'
 import { pack } from '../store/pipeline.ts'
+import { rateLimiter } from '../store/rate.ts'
 import { type Store } from '../store/store.ts'
 import { type ManifestFile } from './manifest.ts'
 
@@ -12,8 +13,11 @@ export interface Box {
   readonly signal: AbortSignal
   /** Ends everything that goes on: the take has failed somewhere. */
   callOff(reason: unknown): void
-  /** Stores a stream, compressed, under a name that gets the ending of that. */
-  add(name: string, source: AsyncIterable<Uint8Array>): Promise<ManifestFile>
+  /**
+   * Stores a stream, compressed and encrypted, under a name that gets the endings of that.
+   * @param compressed whether the source is zstd already
+   */
+  add(name: string, source: AsyncIterable<Uint8Array>, compressed?: boolean): Promise<ManifestFile>
   /** Stores bytes as they are. */
   addPlain(name: string, bytes: Uint8Array): Promise<ManifestFile>
   /** Takes everything out again. */
@@ -28,6 +32,10 @@ export interface Box {
 /** How a {@link Box} is filled. */
 export interface BoxOptions {
   readonly level: number
+  /** Public keys of age; left out: nothing is encrypted. */
+  readonly recipients?: readonly string[] | undefined
+  /** Bytes a second at most, of all files together. */
+  readonly rate?: number | undefined
   /** Told of each file that is stored. */
   readonly onFile?: ((file: ManifestFile) => void) | undefined
   /** Told of each piece that is read. */
@@ -39,6 +47,7 @@ export function openBox(store: Store, prefix: string, options: BoxOptions): Box 
   const files: ManifestFile[] = []
   const controller = new AbortController()
   const { signal } = controller
+  const limiter = options.rate === undefined ? undefined : rateLimiter(options.rate)
   const keep = (file: ManifestFile) => {
     files.push(file)
     options.onFile?.(file)
@@ -48,14 +57,12 @@ export function openBox(store: Store, prefix: string, options: BoxOptions): Box 
     files,
     signal,
     callOff: (reason) => controller.abort(reason),
-    async add(name, source) {
-      const { onBytes, level } = options
-      const stored = await pack(store, `${prefix}${name}`, onBytes ? counted(source, onBytes) : source, {
-        level,
-        signal,
-      })
-      const { size, sha256, plainSize, plainSha256 } = stored
-      return keep({ name: stored.key.slice(prefix.length), size, sha256, plainSize, plainSha256 })
+    async add(name, source, compressed = false) {
+      const { onBytes, level, recipients } = options
+      const counting = onBytes ? counted(source, onBytes) : source
+      const packing = { level, recipients, limiter, compressed, signal }
+      const { key, ...stored } = await pack(store, `${prefix}${name}`, counting, packing)
+      return keep({ name: key.slice(prefix.length), ...stored })
     },
     async addPlain(name, bytes) {
       const { size } = await store.put(`${prefix}${name}`, once(bytes))

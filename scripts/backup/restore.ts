@@ -10,6 +10,7 @@ import { Fail, messageOf } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
 import { log } from '../core/log.ts'
 import { type Host } from '../host/schema.ts'
+import { hostIdentity } from '../store/identity.ts'
 import { type Expected, unpack } from '../store/pipeline.ts'
 import { type Choice, findBackup, type Found } from './catalog.ts'
 import { PROPERTIES_NAME } from './dump.ts'
@@ -36,6 +37,8 @@ export interface RestoreScope {
   readonly request: RestoreRequest
   /** Which backup; of all stores of the host. */
   readonly choice: Choice
+  /** File of the private key, for what is encrypted; default: what the host file says. */
+  readonly identity?: string | undefined
 }
 
 /** How to restore. */
@@ -63,7 +66,7 @@ export async function planDatabaseRestore(scope: RestoreScope): Promise<RestoreP
 /**
  * Restores a database: into a new one, which is checked and then takes its name. Until that moment
  * nothing that was there is changed, and after any failure the new one is gone.
- * @throws {Fail} what {@link assertPossible} throws, `backup-damaged`, `verify-failed`, `lock-held`,
+ * @throws {Fail} what {@link assertPossible} throws, `wrong-key`, `backup-damaged`, `verify-failed`, `lock-held`,
  *   `command-failed`, `server-failed`
  */
 export async function restoreDatabase(
@@ -82,8 +85,10 @@ export async function restoreDatabase(
   if ((await options.confirm?.(plan)) === false) {
     throw new Fail('interrupted', 'nothing was changed', { hint: 'Answer y, or give --yes.' })
   }
-  const properties = await readProperties(source, plan)
-  await run({ host, cluster, source, plan, properties, identifier }, options)
+  await using key = await hostIdentity(host, scope.identity)
+  const identity = key?.path
+  const properties = await readProperties(source, plan, identity)
+  await run({ host, cluster, source, plan, properties, identifier, identity }, options)
   return plan
 }
 
@@ -95,6 +100,8 @@ interface Run {
   readonly properties: DatabaseProperties
   /** Of the cluster that it is restored into. */
   readonly identifier: string
+  /** File of the private key. */
+  readonly identity: string | undefined
 }
 
 async function run(running: Run, options: RestoreOptions): Promise<void> {
@@ -172,7 +179,7 @@ async function fill(running: Run, options: RestoreOptions): Promise<void> {
 }
 
 async function restoreContent(
-  { cluster, source, plan }: Run,
+  { cluster, source, plan, identity }: Run,
   onBytes?: (count: number) => void,
 ): Promise<void> {
   const transaction = plan.isSingleTransaction ? ['--single-transaction'] : []
@@ -182,7 +189,7 @@ async function restoreContent(
   ])
   let isWhole = false
   async function* content() {
-    for await (const chunk of unpack(source.store, expected(source, plan.file))) {
+    for await (const chunk of unpack(source.store, expected(source, plan.file), { identity })) {
       onBytes?.(chunk.length)
       yield chunk
     }
@@ -225,11 +232,17 @@ const propertiesSchema = z.object({
   ),
 })
 
-async function readProperties(source: Found, { entry, manifest }: RestorePlan): Promise<DatabaseProperties> {
+async function readProperties(
+  source: Found,
+  { entry, manifest }: RestorePlan,
+  identity: string | undefined,
+): Promise<DatabaseProperties> {
   const file = manifest.files.find(({ name }) => name.startsWith(`${PROPERTIES_NAME}.`))
   if (!file)
     throw new Fail('backup-damaged', `the manifest of ${manifest.label} names no file "${PROPERTIES_NAME}"`)
-  const bytes = Buffer.concat(await Array.fromAsync(unpack(source.store, expected(source, file))))
+  const bytes = Buffer.concat(
+    await Array.fromAsync(unpack(source.store, expected(source, file), { identity })),
+  )
   const properties = propertiesSchema.safeParse(JSON.parse(bytes.toString('utf8'))).data?.properties[
     entry.name
   ]

@@ -1,6 +1,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import { output } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
+import { type RateLimiter } from './rate.ts'
 import { type Store } from './store.ts'
 
 /** What is known of the bytes of one stored file. */
@@ -9,8 +10,9 @@ export interface Stored {
   readonly key: string
   readonly size: number
   readonly sha256: string
-  readonly plainSize: number
-  readonly plainSha256: string
+  /** Of what went in; unknown where that was compressed already. */
+  readonly plainSize?: number
+  readonly plainSha256?: string
 }
 
 /** What {@link unpack} needs to know: the hash of the plain bytes is checked where it is known. */
@@ -23,36 +25,45 @@ export type Expected = Pick<Stored, 'key' | 'size' | 'sha256'> & {
 export interface PackOptions {
   /** zstd's; 1 to 19. */
   readonly level: number
+  /** Public keys of age: whoever has the private one of any of them can read it. Without one it is stored in clear. */
+  readonly recipients?: readonly string[] | undefined
+  /** The source is zstd already, made by the server: nothing is known of what is in it. */
+  readonly compressed?: boolean | undefined
+  /** Holds the source back. */
+  readonly limiter?: RateLimiter | undefined
   /** Ends it: nothing is stored then. */
-  readonly signal?: AbortSignal
+  readonly signal?: AbortSignal | undefined
   /** Called with the number of plain bytes so far. */
-  readonly progress?: (plainBytes: number) => void
+  readonly progress?: ((plainBytes: number) => void) | undefined
 }
 
-/** A program that bytes go through on their way into the store, and the one that undoes it. */
-interface Filter {
-  readonly ending: string
-  readonly into: readonly string[]
-  readonly back: readonly string[]
+/** How bytes are read back. */
+export interface UnpackOptions {
+  readonly signal?: AbortSignal | undefined
+  /** Path of a file with the private key, of what was encrypted. */
+  readonly identity?: string | undefined
 }
 
-/** In the order in which they are met on the way into the store. Encryption goes after this one. */
-function filters(level: number): readonly Filter[] {
-  // Two threads keep up with one pg_dump, and hold what zstd needs to some 60 MB on any machine.
-  const zstd = ['zstd', '--quiet', '--stdout']
-  return [{ ending: '.zst', into: [...zstd, '--threads=2', `-${level}`], back: [...zstd, '--decompress'] }]
-}
+const ZSTD = '.zst'
+const AGE = '.age'
+
+// Two threads keep up with one pg_dump, and hold what zstd needs to some 60 MB on any machine.
+const zstd = (level: number) => ['zstd', '--quiet', '--stdout', '--threads=2', `-${level}`]
+const unzstd = ['zstd', '--quiet', '--stdout', '--decompress']
+const encrypt = (recipients: readonly string[]) => [
+  'age',
+  '--encrypt',
+  ...recipients.flatMap((recipient) => ['--recipient', recipient]),
+]
 
 /** The endings that {@link pack} gives a name. */
-export function packedEnding(): string {
-  return filters(1)
-    .map(({ ending }) => ending)
-    .join('')
+export function packedEnding(recipients: readonly string[] | undefined): string {
+  return recipients === undefined ? ZSTD : `${ZSTD}${AGE}`
 }
 
 /**
- * Stores a stream: counted and hashed, compressed, counted and hashed again, and put. Memory does
- * not grow with the size. When the source throws, or any program on the way fails, nothing is stored.
+ * Stores a stream: counted and hashed, compressed, encrypted, counted and hashed again, and put. Memory
+ * does not grow with the size. When the source throws, or any program on the way fails, nothing is stored.
  * @param name the key without endings
  */
 export async function pack(
@@ -61,12 +72,14 @@ export async function pack(
   source: AsyncIterable<Uint8Array>,
   options: PackOptions,
 ): Promise<Stored> {
+  const { recipients, compressed, limiter, signal } = options
   const plain = meter(options.progress)
   const stored = meter()
-  const key = name + packedEnding()
-  let bytes = plain.through(source)
-  for (const { into } of filters(options.level))
-    bytes = output(into, { input: bytes, ...signalOf(options.signal) })
+  const key = name + packedEnding(recipients)
+  const limited = limiter ? limiter.through(source, signal) : source
+  let bytes: AsyncIterable<Uint8Array> = limited
+  if (!compressed) bytes = output(zstd(options.level), { input: plain.through(limited), signal })
+  if (recipients) bytes = output(encrypt(recipients), { input: bytes, signal })
   const entry = await store.put(key, stored.through(bytes))
   if (entry.size !== stored.size()) {
     throw new Fail(
@@ -78,51 +91,81 @@ export async function pack(
     key,
     size: stored.size(),
     sha256: stored.sha256(),
-    plainSize: plain.size(),
-    plainSha256: plain.sha256(),
+    ...(!compressed && { plainSize: plain.size(), plainSha256: plain.sha256() }),
   }
 }
 
 /**
- * The plain bytes of a stored file. The last ones are held back until both hashes are known to be
- * right: whoever consumes this gets an error instead of an end, and never all of a wrong file.
- * @throws {Fail} `backup-damaged`; also `store-missing` and what else a store throws
+ * The plain bytes of a stored file. The last ones are held back until the hashes that are known are
+ * found right: whoever consumes this gets an error instead of an end, and never all of a wrong file.
+ * @throws {Fail} `backup-damaged`, `wrong-key`; also `store-missing` and what else a store throws
  */
 export async function* unpack(
   store: Store,
   expected: Expected,
-  signal?: AbortSignal,
+  options: UnpackOptions = {},
 ): AsyncGenerator<Buffer> {
   const { key } = expected
-  let bytes: AsyncIterable<Uint8Array> = verified(await store.get(key), {
+  const isEncrypted = key.endsWith(AGE)
+  if (isEncrypted) requireIdentity(key, options.identity)
+  if (!key.endsWith(isEncrypted ? `${ZSTD}${AGE}` : ZSTD))
+    throw new Fail('backup-damaged', `stored file "${key}" does not end in "${ZSTD}"`)
+  const { signal } = options
+  const stored = verified(await store.get(key), {
     what: `stored file "${key}"`,
     size: expected.size,
     sha256: expected.sha256,
   })
-  let name = key
-  for (const { ending, back } of filters(1).toReversed()) {
-    if (!name.endsWith(ending))
-      throw new Fail('backup-damaged', `stored file "${key}" does not end in "${ending}"`)
-    name = name.slice(0, -ending.length)
-    bytes = output(back, { input: bytes, ...signalOf(signal) })
-  }
   try {
-    yield* verified(bytes, {
+    yield* verified(output(unzstd, { input: decrypted(stored, options, isEncrypted), signal }), {
       what: `content of "${key}"`,
       size: expected.plainSize,
       sha256: expected.plainSha256,
     })
   } catch (error) {
     if (!(error instanceof Fail) || error.code !== 'command-failed') throw error
-    throw new Fail('backup-damaged', `stored file "${key}" cannot be unpacked: ${error.message}`, {
-      hint: error.hint,
-      cause: error,
-    })
+    throw keyFailure(key, error) ?? unreadable(key, error)
   }
 }
 
-function signalOf(signal: AbortSignal | undefined): { signal?: AbortSignal } {
-  return signal ? { signal } : {}
+function decrypted(
+  stored: AsyncIterable<Uint8Array>,
+  { identity, signal }: UnpackOptions,
+  isEncrypted: boolean,
+): AsyncIterable<Uint8Array> {
+  if (!isEncrypted) return stored
+  return output(['age', '--decrypt', '--identity', identity!], { input: stored, signal })
+}
+
+/**
+ * Makes sure, before anything is begun, that what is encrypted can be read.
+ * @throws {Fail} `wrong-key` when there is no identity
+ */
+export function requireIdentity(what: string, identity: string | undefined): asserts identity is string {
+  if (identity !== undefined) return
+  throw new Fail('wrong-key', `"${what}" is encrypted, and no identity is given to read it with`, {
+    hint: 'Give the file with the private key: --identity FILE',
+  })
+}
+
+function keyFailure(key: string, error: Fail): Fail | undefined {
+  if (
+    !/no identity matched|malformed secret key|unknown identity|failed to read.*identit/i.test(
+      error.hint ?? '',
+    )
+  )
+    return undefined
+  return new Fail('wrong-key', `"${key}" is encrypted for somebody else: this identity cannot read it`, {
+    hint: 'Give the file with the private key of one of its recipients: --identity FILE',
+    cause: error,
+  })
+}
+
+function unreadable(key: string, error: Fail): Fail {
+  return new Fail('backup-damaged', `stored file "${key}" cannot be unpacked: ${error.message}`, {
+    hint: error.hint,
+    cause: error,
+  })
 }
 
 /** Bytes as they pass by. */
