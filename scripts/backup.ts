@@ -1,17 +1,18 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/howdah" "$0" "$@"'
 /**
- * Takes, lists, shows and prunes backups.
+ * Takes, lists, shows, verifies and prunes backups.
  *
  *     howdah backup take nightly -c conf/demo.toml
  *
- * Exit codes: 0 done, 2 usage, 10 host file, 13 another user is needed, 20 locked, 30-33 server,
- * 50-55 store and backup, 57 no space.
+ * Exit codes: 0 done, 1 verify found something, 2 usage, 10 host file, 13 another user is needed, 20
+ * locked, 30-33 server, 50-55 store and backup, 57 no space, 62 wrong key.
  */
 import { findBackup, readCatalogs } from './backup/catalog.ts'
 import { totalsOf } from './backup/manifest.ts'
 import { pruneVerb } from './backup/prune-verb.ts'
 import { ageSeconds, secondsOf, showBackup, showList, showTaken, showTakePlan } from './backup/show.ts'
 import { planTake, take, type TakeScope } from './backup/take.ts'
+import { verifyVerb } from './backup/verify-verb.ts'
 import { loadHost } from './cluster/open.ts'
 import { type Call, main, type Outcome } from './core/cli.ts'
 import { type Code, Fail } from './core/fail.ts'
@@ -24,7 +25,7 @@ const FAILS: readonly Code[] = ['host-file', 'file-unreadable', 'store-denied', 
 
 await main({
   name: 'backup',
-  summary: 'take, list, show and prune backups',
+  summary: 'take, list, show, verify and prune backups',
   example: 'howdah backup take nightly -c conf/demo.toml',
   verbs: [
     {
@@ -65,6 +66,7 @@ await main({
       fails: [...FAILS, 'backup-missing', 'backup-damaged'],
       run: show,
     },
+    verifyVerb,
     pruneVerb,
   ],
 })

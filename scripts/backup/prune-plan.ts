@@ -115,12 +115,34 @@ export function physicalOf({ physical, systemIdentifier, timeline }: Manifest): 
   return { systemIdentifier, timeline, segment, parent: physical.parent }
 }
 
+/**
+ * Labels of the backups from which WAL goes on: those of windows of point-in-time recovery, or all
+ * physical ones where no job has such a window. Pure.
+ */
+export function walNeeders(
+  shelves: readonly Shelf[],
+  jobs: Readonly<Record<string, BackupSpec>>,
+  now: Date,
+): string[] {
+  const hasWindow = Object.values(jobs).some(({ pitr }) => pitr !== undefined)
+  const clocks = new Map(shelves.map(({ name }) => [name, now]))
+  return shelves.flatMap((shelf) => {
+    if (hasWindow)
+      return judge({ jobs, now, clocks }, shelf).flatMap(({ label, isForPitr }) => (isForPitr ? [label] : []))
+    return shelf.catalog.flatMap((entry) =>
+      'manifest' in entry && entry.manifest.physical !== undefined ? [entry.label] : [],
+    )
+  })
+}
+
 function manifestOf(shelf: Shelf, label: string): Manifest | undefined {
   const entry = shelf.catalog.find((entry) => entry.label === label)
   return entry && 'manifest' in entry ? entry.manifest : undefined
 }
 
-function judge(facts: PruneFacts, shelf: Shelf): KeepDecision[] {
+type Judging = Pick<PruneFacts, 'jobs' | 'now' | 'clocks'>
+
+function judge(facts: Judging, shelf: Shelf): KeepDecision[] {
   const backups = shelf.catalog.flatMap((entry): KeepBackup[] => {
     if (!('manifest' in entry)) return []
     const { manifest } = entry
@@ -148,7 +170,7 @@ function judge(facts: PruneFacts, shelf: Shelf): KeepDecision[] {
   })
 }
 
-function isYoung(facts: PruneFacts, shelf: Shelf, { renewed }: { renewed: Date }): boolean {
+function isYoung(facts: Judging, shelf: Shelf, { renewed }: { renewed: Date }): boolean {
   return facts.clocks.get(shelf.name)!.getTime() - renewed.getTime() < MARKER_MILLISECONDS
 }
 

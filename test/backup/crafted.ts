@@ -161,6 +161,7 @@ function physicalOf(segment: number, parent: string | null): NonNullable<Manifes
     walSegmentSize: SEGMENT_SIZE,
     blockSize: 8192,
     dataChecksums: true,
+    hasBadChecksums: false,
     isFromStandby: false,
     parent,
     file: 'a.tar.zst',
