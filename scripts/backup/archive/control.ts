@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Client } from 'pg'
 import { type Cluster } from '../../cluster/cluster.ts'
 import { Fail, messageOf } from '../../core/fail.ts'
@@ -72,23 +73,34 @@ export class Control {
     }
   }
 
+  /** Whether the server was there, and is gone, and the receiver has got the last of it. */
+  get isLost(): boolean {
+    return this.#state !== undefined && this.#client === undefined && !this.#isReceiving
+  }
+
+  get #isReceiving(): boolean {
+    return this.#receiver !== undefined && this.#receiver.ended === undefined
+  }
+
   /** Waits a little until the receiver has all that the server has flushed, then ends both sessions. */
   async stop(): Promise<void> {
-    for (const deadline = Date.now() + 2000; Date.now() < deadline;) {
-      const received = this.#state?.received
-      const isBehind = received !== undefined && received < this.#state!.lsn
-      if (!this.#receiver || this.#receiver.ended || !isBehind) break
-      await this.#look()
+    let isSeen = await this.#look()
+    const wanted = this.#state?.lsn ?? 0n
+    for (const deadline = Date.now() + 2000; isSeen && this.#isReceiving && Date.now() < deadline;) {
+      if ((this.#state?.received ?? 0n) >= wanted) break
+      await sleep(20)
+      isSeen = await this.#look()
     }
     await this.#receiver?.stop()
     await this.#client?.end().catch(() => {})
   }
 
-  async #look(): Promise<void> {
+  async #look(): Promise<boolean> {
     try {
-      this.#see(await readState(await this.#session(), this.#options.places.spec.slot))
+      if (this.#client) this.#see(await readState(this.#client, this.#options.places.spec.slot))
+      return this.#client !== undefined
     } catch {
-      this.#state = undefined // it is gone: nothing more will come
+      return false // it is gone: nothing more will come
     }
   }
 

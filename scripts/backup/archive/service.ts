@@ -176,7 +176,9 @@ class Service {
       try {
         if (!pause.isOn) {
           const received = this.#control.state?.received
-          await this.#exclusive(() => this.#shipper.round({ received, isOver: () => this.#end.aborted }))
+          const { isLost } = this.#control
+          const isOver = () => this.#end.aborted
+          await this.#exclusive(() => this.#shipper.round({ received, isLost, isOver }))
           pause.end()
         }
       } catch (error) {
@@ -193,6 +195,7 @@ class Service {
     try {
       await this.#shipper.round({
         received: this.#control.state?.received,
+        isLost: this.#control.isLost,
         isLast: true,
         isOver: () => performance.now() > deadline,
       })

@@ -31,6 +31,11 @@ export interface ShipperOptions {
 export interface Round {
   /** How far the receiver has flushed; undefined when it is not known. */
   readonly received: bigint | undefined
+  /**
+   * The server is gone: what it sent last is in the spool, although it never heard of it. All of the
+   * beginning is shipped then; the position stays where it is.
+   */
+  readonly isLost?: boolean
   /** Ships the beginning whether it is due or not. */
   readonly isLast?: boolean
   /** Asked between two segments: whether the rest can wait for another run. */
@@ -201,28 +206,49 @@ export class Shipper {
   }
 
   async #shipPartial({ segments, partials }: SpoolContent, round: Round): Promise<void> {
-    const { spool, wal, expected, partialEvery } = this.#options
     const name = partials.at(-1)
+    if (name === undefined || name < (segments.at(-1) ?? '')) return
+    if (round.isLost) return this.#shipTail(name)
+    const { expected, partialEvery } = this.#options
     const { received } = round
-    if (name === undefined || received === undefined || name < (segments.at(-1) ?? '')) return
     const { timeline } = segmentPlace(name, expected.segmentSize)
     const start = segmentStart(name, expected.segmentSize)
-    const isInside = received > start && received < start + BigInt(expected.segmentSize)
-    if (!isInside || !this.#isNew({ timeline, lsn: received })) return
+    if (received === undefined || received <= start || received >= start + BigInt(expected.segmentSize))
+      return
+    if (!this.#isNew({ timeline, lsn: received })) return
     if (!round.isLast && performance.now() - this.#partialAt < partialEvery) return
+    // What came with the end of a server is not taken back.
+    const bytes = this.#tail?.name === name ? undefined : Number(received - start)
+    if (!(await this.#putPartial(name, bytes))) return
+    this.#partialAt = performance.now()
+    this.#reach({ timeline, lsn: received })
+    await this.#writePosition(true)
+  }
+
+  /** The beginning that was shipped to its end when the server was gone, and the position then. */
+  #tail: { readonly name: string; readonly lsn: bigint | undefined } | undefined
+
+  async #shipTail(name: string): Promise<void> {
+    const lsn = this.#reached?.lsn
+    if (this.#tail?.name === name && this.#tail.lsn === lsn) return
+    if (await this.#putPartial(name)) this.#tail = { name, lsn }
+  }
+
+  /** @returns whether it was still there: it may have become whole meanwhile */
+  async #putPartial(name: string, bytes?: number): Promise<boolean> {
+    const { spool, wal, expected } = this.#options
+    const path = spool.partialPath(name)
     try {
-      await checkSegmentFile(name, spool.partialPath(name), expected)
+      await checkSegmentFile(name, path, expected)
       await this.#lookForGap(name)
-      await wal.putPartial(name, spool.partialPath(name), Number(received - start))
+      await wal.putPartial(name, path, bytes)
     } catch (error) {
-      if (isMissing(error)) return // it has become whole meanwhile
+      if (isMissing(error)) return false
       throw error
     }
     this.#next = segmentPlace(name, expected.segmentSize).number // it is to come as a whole
     this.#partials.add(name)
-    this.#partialAt = performance.now()
-    this.#reach({ timeline, lsn: received })
-    await this.#writePosition(true)
+    return true
   }
 
   #isNew({ timeline, lsn }: Reached): boolean {
