@@ -19,6 +19,8 @@ export interface PruneFacts {
   readonly job: string | undefined
   /** Of the cluster as it is now. */
   readonly systemIdentifier: string
+  /** This machine's name. */
+  readonly machine: string
   readonly now: Date
   /** What each store's own clock says. */
   readonly clocks: ReadonlyMap<string, Date>
@@ -128,7 +130,9 @@ export function walNeeders(
   const clocks = new Map(shelves.map(({ name }) => [name, now]))
   return shelves.flatMap((shelf) => {
     if (hasWindow)
-      return judge({ jobs, now, clocks }, shelf).flatMap(({ label, isForPitr }) => (isForPitr ? [label] : []))
+      return judge({ jobs, now, clocks, machine: '' }, shelf).flatMap(({ label, isForPitr }) =>
+        isForPitr ? [label] : [],
+      )
     return shelf.catalog.flatMap((entry) =>
       'manifest' in entry && entry.manifest.physical !== undefined ? [entry.label] : [],
     )
@@ -140,7 +144,7 @@ function manifestOf(shelf: Shelf, label: string): Manifest | undefined {
   return entry && 'manifest' in entry ? entry.manifest : undefined
 }
 
-type Judging = Pick<PruneFacts, 'jobs' | 'now' | 'clocks'>
+type Judging = Pick<PruneFacts, 'jobs' | 'now' | 'clocks' | 'machine'>
 
 function judge(facts: Judging, shelf: Shelf): KeepDecision[] {
   const backups = shelf.catalog.flatMap((entry): KeepBackup[] => {
@@ -157,11 +161,15 @@ function judge(facts: Judging, shelf: Shelf): KeepDecision[] {
       },
     ]
   })
-  const young = shelf.markers.filter((marker) => isYoung(facts, shelf, marker))
+  // A take on this machine would hold the store, so a mark of one is that of a dead one: it does not
+  // hold its job back, but its files wait for their day like all others.
+  const alive = shelf.markers.filter(
+    (marker) => marker.machine !== facts.machine && isYoung(facts, shelf, marker),
+  )
   // A mark that does not say its job may be of any.
-  const running = young.some(({ job }) => job === '')
+  const running = alive.some(({ job }) => job === '')
     ? backups.map(({ job }) => job)
-    : young.map(({ job }) => job)
+    : alive.map(({ job }) => job)
   return decideKeep({
     backups,
     jobs: new Map(Object.entries(facts.jobs)),

@@ -1,3 +1,4 @@
+import { hostname } from 'node:os'
 import { type Cluster } from '../cluster/cluster.ts'
 import { userId } from '../cluster/connect.ts'
 import { holdResource, stateAccess, systemIdentifier } from '../cluster/lock.ts'
@@ -175,6 +176,7 @@ async function lookAndPlan(site: Site, clocks: ReadonlyMap<string, Date>): Promi
     jobs: scope.host.backup,
     job: scope.job,
     systemIdentifier: site.systemIdentifier,
+    machine: hostname(),
     // A clock that jumped ahead must not make everything old: the one that is behind decides.
     now: new Date(Math.min(here.getTime(), ...[...clocks.values()].map(Number))),
     clocks: new Map([...stores.keys()].map((name) => [name, clocks.get(name) ?? here])),

@@ -32,6 +32,8 @@ export interface Marker {
   readonly key: string
   /** Empty when the mark does not say. */
   readonly job: string
+  /** Name of the machine that takes it; empty when the mark does not say. */
+  readonly machine: string
   /** By the store's clock. */
   readonly renewed: Date
 }
@@ -93,18 +95,20 @@ async function listBy(store: Store, prefix: string): Promise<Map<string, Entry[]
 async function readMarkers(store: Store, layout: Layout): Promise<Marker[]> {
   const entries = await Array.fromAsync(store.list(layout.running))
   return Promise.all(
-    entries.map(async ({ key, modified }) => ({ key, job: await jobOf(store, key), renewed: modified })),
+    entries.map(async ({ key, modified }) => ({ key, renewed: modified, ...(await saidBy(store, key)) })),
   )
 }
 
-async function jobOf(store: Store, key: string): Promise<string> {
+async function saidBy(store: Store, key: string): Promise<{ job: string; machine: string }> {
+  const textOf = (value: unknown) => (typeof value === 'string' ? value : '')
   try {
-    const { job } = JSON.parse(await text(await store.get(key))) as { job?: unknown }
-    return typeof job === 'string' ? job : ''
+    const { job, machine } = JSON.parse(await text(await store.get(key))) as Record<string, unknown>
+    return { job: textOf(job), machine: textOf(machine) }
   } catch (error) {
     // It ended meanwhile, or what it says is nothing: that it is there is what counts.
-    if (error instanceof SyntaxError || error instanceof TypeError) return ''
-    if (error instanceof Fail && error.code === 'store-missing') return ''
+    const isNothing = error instanceof SyntaxError || error instanceof TypeError
+    if (isNothing || (error instanceof Fail && error.code === 'store-missing'))
+      return { job: '', machine: '' }
     throw error
   }
 }

@@ -34,7 +34,7 @@ export interface Crafted {
   /** Stores segments of a timeline, from one number to another, both included. */
   wal(from: number, to: number, change?: { timeline?: number; systemIdentifier?: string }): Promise<void>
   /** Marks a take as in progress, last renewed some hours ago. */
-  marker(hoursAgo: number, job?: string): Promise<void>
+  marker(hoursAgo: number, job?: string, machine?: string): Promise<void>
   /** What the store has below a folder of the cluster, in order. */
   files(below: string): Promise<string[]>
   /** Labels of the backups that there are, oldest first. */
@@ -125,9 +125,9 @@ ${toml}`.replace('/state"', `/state${number}"`)
       }
       await rm(plain, { force: true })
     },
-    async marker(hoursAgo, job = 'full') {
+    async marker(hoursAgo, job = 'full', machine = 'elsewhere') {
       const path = join(folder, 'running', `20261122T020000Z-base-${randomLabel()}.json`)
-      await put(path, Buffer.from(JSON.stringify({ format: 1, job })))
+      await put(path, Buffer.from(JSON.stringify({ format: 1, job, machine })))
       const time = new Date(Date.now() - hoursAgo * 3_600_000)
       await utimes(path, time, time)
     },

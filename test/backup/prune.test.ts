@@ -1,4 +1,5 @@
 import { chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type PrunePhase } from '../../scripts/backup/prune.ts'
@@ -195,6 +196,25 @@ describe('takes in progress', () => {
     expect(await host.labels()).toEqual(labels.slice(3))
     expect(await readdir(host.folder)).toEqual(['backup', 'catalog', 'owner.json'])
     expect(await readdir(join(host.folder, 'backup'))).toEqual(labels.slice(3))
+  })
+
+  test('take on this machine that was killed just now: its job is pruned, its files wait for their day', async () => {
+    const { host, labels } = await fiveDumps()
+    await mkdir(join(host.folder, 'backup/20261122T020000Z-dump-aaaaaa'))
+    await writeFile(join(host.folder, 'backup/20261122T020000Z-dump-aaaaaa/x.zst'), 'x')
+    await host.marker(0, 'nightly', hostname())
+    await host.result<Result>('prune')
+    expect(await host.labels()).toEqual(labels.slice(3))
+    expect(await host.files('backup/20261122T020000Z-dump-aaaaaa')).toEqual(['x.zst'])
+    expect(await host.files('running')).toHaveLength(1)
+  })
+
+  test('mark that says nothing: may be of any job, so nothing goes', async () => {
+    const { host, labels } = await fiveDumps()
+    await mkdir(join(host.folder, 'running'))
+    await writeFile(join(host.folder, 'running/20261122T020000Z-dump-aaaaaa.json'), '')
+    await host.result<Result>('prune')
+    expect(await host.labels()).toEqual(labels)
   })
 
   test('two at once: the second one ends with lock-held', async () => {
