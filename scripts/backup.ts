@@ -10,7 +10,15 @@
 import { findBackup, readCatalogs } from './backup/catalog.ts'
 import { totalsOf } from './backup/manifest.ts'
 import { pruneVerb } from './backup/prune-verb.ts'
-import { ageSeconds, secondsOf, showBackup, showList, showTaken, showTakePlan } from './backup/show.ts'
+import {
+  ageSeconds,
+  databaseNames,
+  secondsOf,
+  showBackup,
+  showList,
+  showTaken,
+  showTakePlan,
+} from './backup/show.ts'
 import { planTake, take, type TakeScope } from './backup/take.ts'
 import { verifyVerb } from './backup/verify-verb.ts'
 import { loadHost } from './cluster/open.ts'
@@ -89,6 +97,7 @@ async function takeBackup(call: Call): Promise<Outcome> {
   const manifest = await take({
     ...scope,
     onBytes: (count) => progress.show(`${formatSize((bytes += count))} read`),
+    onProgress: (done, of) => progress.show(`${formatSize(done)} of ${formatSize(of)}`),
   })
   const { url } = openStore(loaded.host, loaded.host.backup[manifest.job]!.store)
   return {
@@ -107,7 +116,7 @@ async function list(call: Call): Promise<Outcome> {
   const backups = entries.map((entry) => {
     const head = { label: entry.label, store: entry.store.url, ageSeconds: ageSeconds(entry.label, now) }
     if ('problem' in entry) return { ...head, problem: entry.problem.message }
-    const { job, kind, begun, ended, files, databases } = entry.manifest
+    const { job, kind, begun, ended, files, physical } = entry.manifest
     return {
       ...head,
       job,
@@ -115,7 +124,8 @@ async function list(call: Call): Promise<Outcome> {
       begun,
       ended,
       ...totalsOf(files),
-      databases: databases.map(({ name }) => name),
+      databases: databaseNames(entry.manifest),
+      ...(physical && { startLsn: physical.startLsn, stopLsn: physical.stopLsn, parent: physical.parent }),
     }
   })
   return { text: showList(entries, now), result: { backups } }

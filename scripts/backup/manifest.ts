@@ -59,6 +59,8 @@ const physical = z.object({
   walSegmentSize: count,
   blockSize: count,
   dataChecksums: z.boolean(),
+  /** Pages of it had wrong checksums when it was taken. */
+  hasBadChecksums: z.boolean().default(false),
   isFromStandby: z.boolean(),
   /** Of kind `incr`: the backup that it is on top of. */
   parent: z.string().refine(isLabel).nullable(),

@@ -1,11 +1,13 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { formatSize } from '../core/quantity.ts'
+import { restoreBasePaper } from './base/paper.ts'
+import { type BackupKind } from './label.ts'
 import { type Manifest, type ManifestFile, totalsOf } from './manifest.ts'
 
-/** The script that every backup brings along; it is the same for all. */
-export function readRestoreScript(): Promise<string> {
-  return readFile(join(import.meta.dirname, 'restore.sh'), 'utf8')
+/** The script that every backup brings along; it is the same for all of a kind. */
+export function readRestoreScript(kind: BackupKind): Promise<string> {
+  return readFile(join(import.meta.dirname, kind === 'dump' ? 'restore.sh' : 'base/restore.sh'), 'utf8')
 }
 
 /** What `sha256sum --check` reads: it covers every file but itself. Pure. */
@@ -22,6 +24,7 @@ export function restorePaper(
   files: readonly ManifestFile[],
   locations: ReadonlyMap<string, string>,
 ): string {
+  if (manifest.physical) return restoreBasePaper(manifest, files)
   const { size, plainSize } = totalsOf(files)
   const folders = [...locations].filter(([, location]) => location !== '')
   return `# Backup ${manifest.label}

@@ -14,11 +14,21 @@ export function showFile({ name, size, plainSize }: ManifestFile, width = 0): st
 /** A backup that was just taken. Pure. */
 export function showTaken(manifest: Manifest, where: string): string {
   const width = Math.max(...manifest.files.map(({ name }) => name.length))
-  const { size, plainSize } = totalsOf(manifest.files)
+  const { size } = totalsOf(manifest.files)
   return [
     ...manifest.files.map((file) => showFile(file, width)),
-    `${manifest.label}: ${count(manifest.databases.length, 'database')}, ${formatSize(plainSize)} stored as ${formatSize(size)} in ${formatDuration(secondsOf(manifest))} at ${where}`,
+    `${manifest.label}: ${count(databaseNames(manifest).length, 'database')}, ${formatSize(dataSize(manifest))} stored as ${formatSize(size)} in ${formatDuration(secondsOf(manifest))} at ${where}`,
   ].join('\n')
+}
+
+/** The databases that are in a backup. Pure. */
+export function databaseNames({ databases, physical }: Manifest): string[] {
+  return (physical?.databases ?? databases).map(({ name }) => name)
+}
+
+/** Bytes of what was backed up: of the plain files, or what the server said of its data. */
+function dataSize({ physical, files }: Manifest): number {
+  return physical?.dataSize ?? totalsOf(files).plainSize
 }
 
 /** What a take would do. Pure. */
@@ -28,7 +38,9 @@ export function showTakePlan(plan: TakePlan): string {
   return [
     `${plan.kind} of ${plan.cluster}`,
     ...plan.databases.map(({ name, size }) => `  ${name.padEnd(width)}  ${formatSize(size)} on disk`),
-    `${count(plan.databases.length, 'database')}, ${formatSize(total)} on disk, to ${plan.store}`,
+    ...plan.tablespaces.map(({ name, location }) => `  tablespace ${name} in ${location}`),
+    `${count(plan.databases.length, 'database')}, ${formatSize(total)} on disk, to ${plan.store}${plan.encrypted ? ', encrypted' : ''}`,
+    ...plan.findings.map((finding) => `! ${finding}`),
   ].join('\n')
 }
 
@@ -38,8 +50,8 @@ export function showList(entries: readonly CatalogEntry[], now: Date): string {
   const rows = entries.map((entry) => {
     const age = showAge(entry.label, now)
     if ('problem' in entry) return [entry.label, '', '', age, '', `damaged: ${entry.problem.message}`]
-    const { job, kind, databases, files } = entry.manifest
-    const names = databases.map(({ name }) => name).join(', ')
+    const { job, kind, files } = entry.manifest
+    const names = databaseNames(entry.manifest).join(', ')
     return [entry.label, job, kind, age, formatSize(totalsOf(files).size), names]
   })
   return table([['LABEL', 'JOB', 'KIND', 'AGE', 'SIZE', 'DATABASES'], ...rows])
@@ -47,7 +59,7 @@ export function showList(entries: readonly CatalogEntry[], now: Date): string {
 
 /** Everything about one backup. Pure. */
 export function showBackup(manifest: Manifest, where: string): string {
-  const { size, plainSize } = totalsOf(manifest.files)
+  const { size } = totalsOf(manifest.files)
   const facts = [
     ['label', manifest.label],
     ['job', manifest.job],
@@ -59,11 +71,14 @@ export function showBackup(manifest: Manifest, where: string): string {
     ['postgres', manifest.postgres.version],
     ['begun', manifest.begun],
     ['took', formatDuration(secondsOf(manifest))],
-    ['size', `${formatSize(plainSize)}, stored as ${formatSize(size)}`],
+    ['size', `${formatSize(dataSize(manifest))}, stored as ${formatSize(size)}`],
+    ['encrypted', manifest.encrypted ? 'by age' : 'no'],
+    ...physicalFacts(manifest),
     ['passwords', manifest.hasPasswords ? 'the verifiers of roles are in it' : 'none'],
     ['howdah', manifest.howdah],
     ['at', where],
   ]
+  const { physical } = manifest
   const databases = manifest.databases.map(
     ({ name, size, owner, encoding, collate, tablespace, extensions, objects }) => [
       name,
@@ -78,13 +93,44 @@ export function showBackup(manifest: Manifest, where: string): string {
   return [
     table(facts),
     '',
-    table([['DATABASE', 'ON DISK', 'OWNER', 'LOCALE', 'TABLESPACE', 'OBJECTS', 'EXTENSIONS'], ...databases]),
+    physical
+      ? table([['DATABASE', 'ON DISK', 'LOCALE', 'EXTENSIONS'], ...physical.databases.map(physicalRow)])
+      : table([
+          ['DATABASE', 'ON DISK', 'OWNER', 'LOCALE', 'TABLESPACE', 'OBJECTS', 'EXTENSIONS'],
+          ...databases,
+        ]),
     '',
     table([
       ['FILE', 'SIZE', 'SHA-256'],
       ...manifest.files.map(({ name, size, sha256 }) => [name, formatSize(size), sha256.slice(0, 16)]),
     ]),
   ].join('\n')
+}
+
+function physicalFacts({ physical }: Manifest): [string, string][] {
+  if (!physical) return []
+  const { startLsn, stopLsn, parent, isFromStandby, hasBadChecksums, dataChecksums, tablespaces } = physical
+  const checksums = hasBadChecksums ? 'WRONG ON SOME PAGES' : dataChecksums ? 'right' : 'the cluster has none'
+  return [
+    ['wal', `${startLsn} to ${stopLsn} is inside${isFromStandby ? ', from a standby' : ''}`],
+    ...(parent === null ? [] : [['on top of', parent] as [string, string]]),
+    ['checksums', checksums],
+    ...tablespaces.map(({ name, location, size }): [string, string] => [
+      'tablespace',
+      `${name} in ${location}, ${formatSize(size)}`,
+    ]),
+  ]
+}
+
+function physicalRow({
+  name,
+  size,
+  collate,
+  localeProvider,
+  extensions,
+}: NonNullable<Manifest['physical']>['databases'][number]): string[] {
+  const versions = extensions.map((extension) => `${extension.name} ${extension.version}`)
+  return [name, formatSize(size), `${localeProvider} ${collate}`, versions.join(', ')]
 }
 
 /** Seconds since a backup began. Pure. */

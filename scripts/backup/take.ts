@@ -5,20 +5,27 @@ import { holdResource, stateAccess } from '../cluster/lock.ts'
 import { type LoadedHost, requireCluster } from '../cluster/open.ts'
 import { assertIdentity } from '../cluster/ready.ts'
 import { Fail, messageOf } from '../core/fail.ts'
+import { type Access } from '../core/file.ts'
 import { interrupted } from '../core/interrupt.ts'
 import { log } from '../core/log.ts'
 import { didYouMean } from '../core/nearest.ts'
+import { parseSize } from '../core/quantity.ts'
 import { VERSION } from '../core/version.ts'
 import { type BackupSpec } from '../host/schema.ts'
+import { hostIdentity } from '../store/identity.ts'
 import { openStore } from '../store/open.ts'
 import { type Store } from '../store/store.ts'
-import { once, openBox } from './box.ts'
+import { baseInto } from './base/base.ts'
+import { awaitWal, checkBefore } from './base/checks.ts'
+import { findParent, forgetManifests, keepManifest, type Parent } from './base/parent.ts'
+import { type PhysicalSurvey, surveyPhysical } from './base/survey.ts'
+import { type Box, once, openBox } from './box.ts'
 import { catalogLabels } from './catalog.ts'
 import { dumpInto } from './dump.ts'
 import { configurationFiles } from './etc.ts'
-import { makeLabel } from './label.ts'
+import { type BackupKind, makeLabel } from './label.ts'
 import { type Layout, layoutOf } from './layout.ts'
-import { type Manifest, type ManifestDatabase, type ManifestFile, renderManifest } from './manifest.ts'
+import { type Manifest, type ManifestFile, renderManifest } from './manifest.ts'
 import { beginMarker } from './marker.ts'
 import { claimOwnership, hostId } from './owner.ts'
 import { checksumsText, readRestoreScript, restorePaper } from './paper.ts'
@@ -37,6 +44,8 @@ export interface TakeScope {
   readonly onFile?: (file: ManifestFile) => void
   /** Told of each piece that is read. */
   readonly onBytes?: (count: number) => void
+  /** Told, of a base backup, how much the server has read of the cluster. */
+  readonly onProgress?: (bytes: number, ofBytes: number) => void
 }
 
 /** What a take would do. */
@@ -45,7 +54,13 @@ export interface TakePlan {
   readonly kind: BackupSpec['kind']
   readonly cluster: string
   readonly store: string
-  readonly databases: readonly DatabaseLine[]
+  readonly databases: readonly Pick<DatabaseLine, 'name' | 'size'>[]
+  /** Of a base backup. */
+  readonly tablespaces: readonly { readonly name: string; readonly location: string }[]
+  /** Whether it is encrypted. */
+  readonly encrypted: boolean
+  /** What a person should know. */
+  readonly findings: readonly string[]
 }
 
 /**
@@ -57,20 +72,38 @@ export async function planTake(scope: TakeScope): Promise<TakePlan> {
   const spec = jobOf(scope)
   const cluster = await requireCluster(host)
   const store = openStore(host, spec.store)
-  const { survey, databases } = await look(scope, spec, cluster)
+  const layout = layoutOf(host)
+  const seen = await look(scope, { spec, cluster, store, layout })
+  const { survey, physical } = seen
+  const findings = [...seen.findings]
+  if (spec.kind === 'incr') {
+    await using identity = await hostIdentity(host, undefined)
+    const parent = await findParent({
+      ...{ spec, cluster, store, layout, survey },
+      stateDir: host.host.state_dir,
+      identity: identity?.path,
+    })
+    findings.push(
+      typeof parent === 'string' ? `this one becomes a base: ${parent}` : `it is on top of ${parent.label}`,
+    )
+  }
   return {
     job: scope.job,
     kind: spec.kind,
     cluster: `${cluster.label}, PostgreSQL ${survey.version}`,
-    store: `${store.url}/${layoutOf(host).cluster}`,
-    databases,
+    store: `${store.url}/${layout.cluster}`,
+    databases: physical?.databases ?? seen.databases,
+    tablespaces: physical?.tablespaces ?? [],
+    encrypted: host.encryption !== undefined,
+    findings,
   }
 }
 
 /**
  * Takes a backup. Its manifest is written last: before that nothing is a backup, and what was
  * stored is taken back on any failure. After a SIGKILL it is garbage that no manifest names.
- * @throws {Fail} `usage`, `lock-held`, `cluster-mismatch`, `backup-failed`, what a store and a connection throw
+ * @throws {Fail} `usage`, `lock-held`, `cluster-mismatch`, `backup-failed`, `no-space`, what a store and
+ *   a connection throw
  */
 export async function take(scope: TakeScope): Promise<Manifest> {
   const { host } = scope.loaded
@@ -80,55 +113,85 @@ export async function take(scope: TakeScope): Promise<Manifest> {
   await using _lock = await holdResource(host, cluster, `store:${spec.store}`)
   const store = openStore(host, spec.store, cluster.osUser === '' ? undefined : userId(cluster.osUser))
   const layout = layoutOf(host)
-  const { survey, databases } = await look(scope, spec, cluster)
+  const place = { spec, cluster, store, layout }
+  const seen = await look(scope, place)
+  for (const finding of seen.findings) log('warning', `backup: ${finding}`)
+  const { survey } = seen
   await claimOwnership(store, layout, {
     systemIdentifier: survey.systemIdentifier,
     timeline: survey.timeline,
-    hostId: await hostId(
-      host.host.state_dir,
-      stateAccess(cluster.osUser === '' ? undefined : cluster.osUser),
-    ),
+    hostId: await hostId(host.host.state_dir, accessOf(cluster)),
     takeOver: scope.takeOver,
   })
+  await using identity = spec.kind === 'incr' ? await hostIdentity(host, undefined) : undefined
+  const parent =
+    spec.kind === 'incr'
+      ? await findParent({ ...place, survey, stateDir: host.host.state_dir, identity: identity?.path })
+      : undefined
+  if (typeof parent === 'string') log('notice', `backup: this one is a base: ${parent}`)
+  const kind = typeof parent === 'string' ? 'base' : spec.kind
   const newest = (await catalogLabels(store, layout)).at(-1)
-  const label = makeLabel({ now: new Date(survey.now), kind: spec.kind, random: randomBytes(6), newest })
+  const label = makeLabel({ now: new Date(survey.now), kind, random: randomBytes(6), newest })
   await using _marker = await beginMarker(store, layout.marker(label), { label, job: scope.job })
-  return await fill(scope, { spec, cluster, store, layout, survey, databases, label })
+  return await fill(scope, {
+    ...place,
+    ...seen,
+    label,
+    kind,
+    parent: typeof parent === 'string' ? undefined : parent,
+  })
 }
 
-interface Filling {
+interface Place {
   readonly spec: BackupSpec
   readonly cluster: Cluster
   readonly store: Store
   readonly layout: Layout
+}
+
+interface Seen {
   readonly survey: ClusterSurvey
+  /** Of a dump. */
   readonly databases: readonly DatabaseLine[]
+  /** Of a base backup. */
+  readonly physical: PhysicalSurvey | undefined
+  readonly findings: readonly string[]
+}
+
+interface Filling extends Place, Seen {
   readonly label: string
+  readonly kind: BackupKind
+  readonly parent: Parent | undefined
 }
 
 async function fill(scope: TakeScope, filling: Filling): Promise<Manifest> {
-  const { store, layout, label, cluster } = filling
+  const { store, layout, label, cluster, spec } = filling
+  const { host } = scope.loaded
   const box = openBox(store, layout.files(label), {
-    level: filling.spec.compression_level,
+    level: spec.compression_level,
+    recipients: host.encryption?.recipients,
+    rate: spec.rate_limit === undefined ? undefined : parseSize(spec.rate_limit),
     onFile: scope.onFile,
-    onBytes: scope.onBytes,
+    onBytes: filling.physical ? undefined : scope.onBytes, // that of a base is told by the server
   })
   try {
-    const databases = await dumpInto(box, filling)
+    const content = await contentInto(box, scope, filling)
     await box.add('host.toml', once(hostText(scope)))
     for (const { name, content } of await configurationFiles(cluster))
       await box.add(`etc/${name}`, once(content))
-    const head = headOf(scope, filling, databases)
+    const head = headOf(scope, filling, content)
     await box.addPlain('RESTORE.md', Buffer.from(restorePaper(head, box.files, await locationsOf(cluster))))
-    await box.addPlain('restore.sh', Buffer.from(await readRestoreScript()))
+    await box.addPlain('restore.sh', Buffer.from(await readRestoreScript(head.kind)))
     await box.addPlain('SHA256SUMS', Buffer.from(checksumsText(box.files)))
     const ended = await withClient(cluster, 'postgres', serverTime)
     const manifest: Manifest = { ...head, ended, files: [...box.files] }
     await box.assertComplete()
     interrupted.throwIfAborted()
     // Commit point: from here on the backup exists.
-    if (await store.create(layout.manifest(label), renderManifest(manifest))) return manifest
-    throw new Fail('backup-failed', `the store already has a backup ${label}`)
+    if (!(await store.create(layout.manifest(label), renderManifest(manifest))))
+      throw new Fail('backup-failed', `the store already has a backup ${label}`)
+    if (content.physical) await forgetManifests(host.host.state_dir, label)
+    return manifest
   } catch (error) {
     box.callOff(error)
     await box.empty().catch((failure: unknown) => {
@@ -138,26 +201,55 @@ async function fill(scope: TakeScope, filling: Filling): Promise<Manifest> {
   }
 }
 
+type Content = Pick<Manifest, 'databases' | 'physical'>
+
+async function contentInto(box: Box, scope: TakeScope, filling: Filling): Promise<Content> {
+  const { physical, survey, cluster, label } = filling
+  if (physical === undefined) return { databases: await dumpInto(box, filling) }
+  const { host } = scope.loaded
+  const stateDir = host.host.state_dir
+  const isParent = Object.values(host.backup).some(({ kind }) => kind === 'incr')
+  const taken = await baseInto(box, {
+    ...filling,
+    survey: physical,
+    onProgress: scope.onProgress,
+    keep: isParent
+      ? (content) => keepManifest(content, { stateDir, label, access: accessOf(cluster) })
+      : undefined,
+  })
+  await awaitWal(
+    { host, spec: filling.spec, cluster, survey, physical, store: filling.store, layout: filling.layout },
+    taken,
+  )
+  return { databases: [], physical: taken }
+}
+
 function headOf(
   scope: TakeScope,
-  { label, layout, spec, survey }: Filling,
-  databases: ManifestDatabase[],
+  { label, layout, kind, survey }: Filling,
+  content: Content,
 ): Omit<Manifest, 'ended' | 'files'> {
+  const { host } = scope.loaded
   return {
     format: 1,
     label,
     job: scope.job,
-    host: scope.loaded.host.host.name,
+    host: host.host.name,
     cluster: layout.cluster,
-    kind: spec.kind,
+    kind,
     howdah: VERSION,
     postgres: { version: survey.version, major: survey.major },
     systemIdentifier: survey.systemIdentifier,
     timeline: survey.timeline,
     begun: survey.now,
-    hasPasswords: survey.isSuperuser,
-    databases,
+    hasPasswords: content.physical !== undefined || survey.isSuperuser,
+    encrypted: host.encryption !== undefined,
+    ...content,
   }
+}
+
+function accessOf(cluster: Cluster): Access {
+  return stateAccess(cluster.osUser === '' ? undefined : cluster.osUser)
 }
 
 function jobOf({ loaded: { host }, job }: TakeScope): BackupSpec {
@@ -169,14 +261,21 @@ function jobOf({ loaded: { host }, job }: TakeScope): BackupSpec {
   })
 }
 
-async function look(
-  { loaded: { host } }: TakeScope,
-  spec: BackupSpec,
-  cluster: Cluster,
-): Promise<{ survey: ClusterSurvey; databases: DatabaseLine[] }> {
+async function look({ loaded: { host } }: TakeScope, place: Place): Promise<Seen> {
+  const { spec, cluster } = place
   const survey = await withClient(cluster, 'postgres', surveyCluster)
+  if (spec.kind !== 'dump') {
+    const physical = await surveyPhysical(cluster)
+    return {
+      survey,
+      databases: [],
+      physical,
+      findings: await checkBefore({ host, ...place, survey, physical }),
+    }
+  }
   const without = await scratchNames(host.host.state_dir, survey.systemIdentifier)
-  return { survey, databases: databasesOf(survey, spec.databases, without) }
+  const databases = databasesOf(survey, spec.databases, without)
+  return { survey, databases, physical: undefined, findings: [] }
 }
 
 /** Folders of tablespaces, by name. */

@@ -1,0 +1,165 @@
+import { type Client } from 'pg'
+import { type Expectation, ReplicationCommand } from './command.ts'
+
+/** Where a backup begins, or ends. */
+export interface BackupPoint {
+  /** `0/3000028` */
+  readonly lsn: string
+  readonly timeline: number
+}
+
+/** A tablespace of the stream; the data directory itself has no oid. */
+export interface StreamTablespace {
+  readonly oid: string | null
+  readonly location: string
+  /** Bytes, as the server estimates them. */
+  readonly size: number
+}
+
+/** One file of a backup: a tar of the data directory or of a tablespace, or the server's manifest. */
+export interface StreamFile {
+  /** `base.tar`, `16400.tar`, `backup_manifest`; without the ending of compression. */
+  readonly name: string
+  /** Whether it is zstd. */
+  readonly isCompressed: boolean
+  /** To be read to its end before the next file. */
+  readonly content: AsyncIterable<Buffer>
+}
+
+/** A backup as the server sends it. */
+export interface BaseStream {
+  readonly start: BackupPoint
+  readonly tablespaces: readonly StreamTablespace[]
+  /** One after the other; each must be read before the next is asked for. */
+  readonly files: AsyncIterable<StreamFile>
+  /** Where it ended; to be asked when all files are read. */
+  stop(): BackupPoint
+  /** Whether the server found pages whose checksums are wrong; it sends everything all the same. */
+  hasBadChecksums(): boolean
+}
+
+/** Pieces that are handed on: the server's messages may be small. */
+const PIECE_BYTES = 256 * 1024
+
+/** SQLSTATE data_corrupted: the last word after a backup whose pages have wrong checksums (basebackup.c, perform_base_backup). */
+const DATA_CORRUPTED = 'XX001'
+
+/**
+ * Runs BASE_BACKUP on a replication connection.
+ *
+ * Since PostgreSQL 15 it gives two result sets (start; tablespaces), one COPY of typed messages, and a
+ * result set of the stop. Source: the manual's "Streaming Replication Protocol", BASE_BACKUP.
+ *
+ * @param command the whole of it
+ * @param onProgress told how many bytes of the cluster the server has read
+ * @throws what the server refuses
+ */
+export async function beginBaseBackup(
+  client: Client,
+  command: string,
+  onProgress?: (bytes: number) => void,
+): Promise<BaseStream> {
+  const running = new ReplicationCommand(command)
+  client.query(running)
+  const head: { start?: BackupPoint; tablespaces?: StreamTablespace[] } = {}
+  await running.until((event) => {
+    if (event.type === 'row' && event.set === 0) head.start = pointOf(event.fields)
+    if (event.type === 'row' && event.set === 1) (head.tablespaces ??= []).push(tablespaceOf(event.fields))
+    return event.type === 'row' && event.fields.length === 3 && event.fields[0] === null
+  })
+  let stop: BackupPoint | undefined
+  let isBad = false
+  const next = async (): Promise<Expectation | undefined> => {
+    try {
+      return await running.next()
+    } catch (error) {
+      // The stop has been told: everything is here, and the server says that it is not well.
+      if ((error as { code?: string }).code !== DATA_CORRUPTED || stop === undefined) throw error
+      isBad = true
+      return undefined
+    }
+  }
+  return {
+    start: head.start!,
+    tablespaces: head.tablespaces!,
+    files: filesOf(next, { onProgress: onProgress ?? (() => {}), onStop: (point) => (stop = point) }),
+    stop: () => stop!,
+    hasBadChecksums: () => isBad,
+  }
+}
+
+interface Listeners {
+  readonly onProgress: (bytes: number) => void
+  readonly onStop: (point: BackupPoint) => void
+}
+
+type Next = () => Promise<Expectation | undefined>
+
+/** Takes the one stream apart. */
+async function* filesOf(next: Next, { onProgress, onStop }: Listeners): AsyncGenerator<StreamFile, void> {
+  let begun: Omit<StreamFile, 'content'> | undefined // of the file that follows
+  const look = (event: Expectation | undefined): Buffer | undefined => {
+    if (event?.type === 'row') onStop(pointOf(event.fields))
+    if (event?.type !== 'data') return undefined
+    const { chunk } = event
+    switch (chunk[0]) {
+      case 0x64: // d: data
+        return chunk.subarray(1)
+      case 0x6e: // n: new archive
+        begun = archiveOf(chunk)
+        return undefined
+      case 0x6d: // m: the manifest begins
+        begun = { name: 'backup_manifest', isCompressed: false }
+        return undefined
+      case 0x70: // p: progress
+        onProgress(Number(chunk.readBigInt64BE(1)))
+        return undefined
+      default:
+        return undefined
+    }
+  }
+  async function* content(): AsyncGenerator<Buffer, void> {
+    let pieces: Buffer[] = []
+    let size = 0
+    for (;;) {
+      const event = await next()
+      const piece = look(event)
+      if (piece) {
+        pieces.push(piece)
+        size += piece.length
+      }
+      const isOver = event === undefined || begun !== undefined
+      if (size > 0 && (isOver || size >= PIECE_BYTES)) {
+        yield pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces)
+        pieces = []
+        size = 0
+      }
+      if (isOver) return
+    }
+  }
+  // What comes before the first archive.
+  for (let event = await next(); event !== undefined && begun === undefined;) {
+    look(event)
+    if (begun === undefined) event = await next()
+  }
+  while (begun !== undefined) {
+    const file: Omit<StreamFile, 'content'> = begun
+    begun = undefined
+    yield { ...file, content: content() }
+  }
+}
+
+/** `n`, the name and, after a NUL, the location of the tablespace. */
+function archiveOf(chunk: Buffer): Omit<StreamFile, 'content'> {
+  const name = chunk.toString('utf8', 1, chunk.indexOf(0, 1))
+  return { name: name.replace(/\.zst$/, ''), isCompressed: name.endsWith('.zst') }
+}
+
+function pointOf([lsn, timeline]: readonly (string | null)[]): BackupPoint {
+  return { lsn: lsn!, timeline: Number(timeline) }
+}
+
+/** Its size is in kB; the last one is the data directory. */
+function tablespaceOf([oid, location, size]: readonly (string | null)[]): StreamTablespace {
+  return { oid: oid ?? null, location: location ?? '', size: Number(size ?? 0) * 1024 }
+}
