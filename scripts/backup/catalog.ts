@@ -58,7 +58,9 @@ function inOrder(catalogs: readonly (readonly CatalogEntry[])[]): CatalogEntry[]
 
 /** Every backup of a cluster in one store, oldest first. */
 export async function readCatalog(store: Store, layout: Layout): Promise<CatalogEntry[]> {
-  return Promise.all((await catalogLabels(store, layout)).map((label) => readEntry(store, layout, label)))
+  const labels = await catalogLabels(store, layout)
+  const entries = await Promise.all(labels.map((label) => readEntry(store, layout, label)))
+  return entries.filter((entry) => entry !== undefined)
 }
 
 /** The labels that are there, oldest first; manifests are not opened. */
@@ -70,8 +72,13 @@ export async function catalogLabels(store: Store, layout: Layout): Promise<strin
     .toSorted()
 }
 
-async function readEntry(store: Store, layout: Layout, label: string): Promise<CatalogEntry> {
-  const content = await text(await store.get(layout.manifest(label)))
+/** @returns undefined when it was pruned meanwhile */
+async function readEntry(store: Store, layout: Layout, label: string): Promise<CatalogEntry | undefined> {
+  const content = await store.get(layout.manifest(label)).then(text, (error: unknown) => {
+    if (error instanceof Fail && error.code === 'store-missing') return undefined
+    throw error
+  })
+  if (content === undefined) return undefined
   try {
     return { label, store, manifest: parseManifest(content, { label, cluster: layout.cluster }) }
   } catch (error) {

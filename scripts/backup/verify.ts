@@ -15,7 +15,7 @@ import { readShelf, type Shelf } from './shelf.ts'
 import { type DeepSite, lookInto } from './verify-deep.ts'
 import { type FileToVerify, verifyFiles } from './verify-files.ts'
 import { lookIntoSegments } from './verify-segments.ts'
-import { walPath, type WalFacts } from './verify-wal.ts'
+import { walPath, type WalFacts, type WalPath } from './verify-wal.ts'
 import { type HistoryLine, parseHistory } from './wal/segment.ts'
 import { openWalStore, type WalStore } from './wal/wal-store.ts'
 
@@ -89,7 +89,12 @@ export async function verify(scope: VerifyScope): Promise<Verified> {
   const wrong = await verifyFiles(files, (count) => scope.onBytes?.(count))
   await using deep = scope.deep ? await beginDeep(scope) : undefined
   const backups: VerifiedBackup[] = []
-  for (const each of chosen) backups.push(await verified(each, wrong.get(each.label) ?? [], deep))
+  for (const each of chosen) {
+    const found = await verified(each, wrong.get(each.label) ?? [], deep)
+    // What was pruned while it was looked at is no finding.
+    if (found.problems.length === 0 || (await has(each.store, layout.manifest(each.label))))
+      backups.push(found)
+  }
   const owners = await Promise.all(
     shelves.map(async (shelf) => ownerProblems(shelf, await readOwner(shelf.store, layout))),
   )
@@ -106,6 +111,11 @@ export async function verify(scope: VerifyScope): Promise<Verified> {
       .filter((backup) => isRestorable(backup.label, chosen, backups))
       .map(({ label }) => label),
   }
+}
+
+async function has(store: Store, key: string): Promise<boolean> {
+  for await (const entry of store.list(key)) if (entry.key === key) return true
+  return false
 }
 
 /** Whether nothing was found to be wrong. Pure. */
@@ -247,8 +257,7 @@ async function verifyWal(
   const found: VerifiedWal[] = []
   for (const [systemIdentifier, own] of Map.groupBy(manifests, (each) => each.systemIdentifier)) {
     const wal = openWalStore({ store, prefix: layoutOf(host).wal(systemIdentifier), level: 1, identity })
-    const facts = await walFacts(wal)
-    const paths = own.map((manifest) => ({ manifest, ...walPath(manifest, facts) }))
+    const paths = await pathsOf(wal, own)
     const segments = [...new Set(paths.flatMap(({ segments }) => segments))].sort()
     const problems = paths.flatMap(({ manifest, problems }) =>
       problems.map((problem) => `from ${manifest.label} on: ${problem}`),
@@ -267,7 +276,20 @@ async function verifyWal(
   return found
 }
 
+type ManifestPath = WalPath & { readonly manifest: Manifest }
+
+/** A second look proves the first one: while WAL is being stored, a list may show neither the old nor the new. */
+async function pathsOf(wal: WalStore, manifests: readonly Manifest[]): Promise<readonly ManifestPath[]> {
+  const look = async () => {
+    const facts = await walFacts(wal)
+    return manifests.map((manifest) => ({ manifest, ...walPath(manifest, facts) }))
+  }
+  const paths = await look()
+  return paths.some(({ problems }) => problems.length > 0) ? look() : paths
+}
+
 async function walFacts(wal: WalStore): Promise<WalFacts> {
+  const position = await wal.readPosition() // before the list: it must never be ahead of it
   const listing = await wal.list()
   const histories = new Map<number, HistoryLine[]>()
   const unread = new Set<number>()
@@ -281,7 +303,7 @@ async function walFacts(wal: WalStore): Promise<WalFacts> {
       unread.add(timeline)
     }
   }
-  return { listing, histories, unread, position: await wal.readPosition() }
+  return { listing, histories, unread, position }
 }
 
 function assertIdentityFor({ deep, identity }: VerifyScope, encrypted: boolean): void {

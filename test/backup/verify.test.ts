@@ -9,6 +9,7 @@ import { openWalStore } from '../../scripts/backup/wal/wal-store.ts'
 import { run } from '../../scripts/core/exec.ts'
 import { dirStore } from '../../scripts/store/dir.ts'
 import { backupHost } from '../support/backup.ts'
+import { runCode } from '../support/code.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { craft, type Crafted, flip } from './crafted.ts'
 
@@ -122,6 +123,25 @@ describe('files', () => {
       expect.stringContaining(`backup ${foreign.label} is of the system 6000000000000000002`),
     ])
   })
+})
+
+test('backup that is pruned while it is looked at: no finding', async () => {
+  const host = await craft(server, TOML)
+  const staying = await host.dump(2)
+  const going = await host.dump(1)
+  const child = await runCode(`
+    import { rmSync } from 'node:fs'
+    import { loadHost } from 'scripts/cluster/open.ts'
+    import { verify, isSound } from 'scripts/backup/verify.ts'
+    const { host } = await loadHost(${JSON.stringify(host.file)})
+    const gone = ${JSON.stringify([join(host.folder, 'catalog', `${going.label}.json`), join(host.folder, 'backup', going.label)])}
+    let once = true
+    const found = await verify({ host, deep: false, onBytes() {
+      if (once) for (const path of gone) rmSync(path, { recursive: true })
+      once = false
+    } })
+    console.log(JSON.stringify([isSound(found), found.restorable]))`)
+  expect(JSON.parse(child.stdout)).toEqual([true, [staying.label]])
 })
 
 describe('chains', () => {
