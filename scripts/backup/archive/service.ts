@@ -57,7 +57,7 @@ export async function runArchive(scope: ArchiveScope): Promise<WalPosition | und
   if (orphan !== undefined)
     log('notice', `archive: ended the pg_receivewal of an earlier run, process ${orphan}`)
   await notifier.ready()
-  return new Service(scope, { places, facts, notifier, timeline: state.timeline }).run()
+  return await new Service(scope, { places, facts, notifier, timeline: state.timeline }).run()
 }
 
 interface Contact {
@@ -246,10 +246,14 @@ class Service {
       const way = [...history, { timeline, switchLsn: undefined }].toReversed()
       for (const { timeline, switchLsn } of way) {
         const limit = switchLsn === undefined ? undefined : switchLsn / BigInt(facts.segmentSize)
-        const newest = (await places.wal.list(timeline)).segments
-          .map((name) => segmentPlace(name, facts.segmentSize).number)
-          .findLast((number) => limit === undefined || number < limit)
-        if (newest !== undefined) return newest
+        const { segments, partials } = await places.wal.list(timeline)
+        const numberOf = (name: string) => segmentPlace(name, facts.segmentSize).number
+        // One that is begun is still to come.
+        const numbers = [...segments.map(numberOf), ...partials.map((name) => numberOf(name) - 1n)]
+        const newest = numbers
+          .filter((number) => limit === undefined || number < limit)
+          .reduce((most, number) => (number > most ? number : most), -1n)
+        if (newest >= 0n) return newest
       }
       return undefined
     } finally {

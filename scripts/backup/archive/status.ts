@@ -91,15 +91,17 @@ export async function openGap({
   wal,
   store,
   layout,
-}: Pick<ArchivePlaces, 'wal' | 'store' | 'layout'>): Promise<WalGap | null> {
+  prefix,
+}: Pick<ArchivePlaces, 'wal' | 'store' | 'layout' | 'prefix'>): Promise<WalGap | null> {
   const gap = await wal.readGap()
   if (gap === undefined) return null
   // Newest first: one that begins after the gap is among them.
   for (const label of (await catalogLabels(store, layout)).toReversed()) {
     const content = await text(await store.get(layout.manifest(label)))
     const manifest = readable(content, label, layout.cluster)
-    const start = manifest?.physical && parseLsn(manifest.physical.startLsn)
-    if (start !== undefined && manifest!.timeline >= gap.timeline && start >= parseLsn(gap.to)!) return null
+    if (manifest?.physical === undefined || layout.wal(manifest.systemIdentifier) !== prefix) continue
+    const isAfter = parseLsn(manifest.physical.startLsn)! >= parseLsn(gap.to)!
+    if (isAfter && manifest.timeline >= gap.timeline) return null
   }
   return gap
 }

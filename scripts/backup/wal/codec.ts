@@ -4,6 +4,7 @@ import { Readable } from 'node:stream'
 import { constants, createZstdCompress, createZstdDecompress } from 'node:zlib'
 import { output } from '../../core/exec.ts'
 import { Fail, messageOf } from '../../core/fail.ts'
+import { requireIdentity } from '../../store/pipeline.ts'
 
 /** How the bytes of WAL are stored. */
 export interface Codec {
@@ -81,16 +82,14 @@ async function* decrypt(
   key: string,
   identity: string | undefined,
 ): AsyncGenerator<Buffer, void> {
-  if (identity === undefined) {
-    throw new Fail('wrong-key', `stored file "${key}" is encrypted, and there is no identity`, {
-      hint: 'Name the age identity in encryption.identity of the host file.',
-    })
-  }
+  requireIdentity(key, identity)
   try {
     yield* output(['age', '--decrypt', '--identity', identity], { input: stored })
   } catch (error) {
     if (!(error instanceof Fail) || error.code !== 'command-failed') throw error
-    const isKey = /no identity matched|incorrect passphrase/i.test(error.hint ?? '')
+    const isKey = /no identity matched|malformed secret key|unknown identity|failed to read.*identit/i.test(
+      error.hint ?? '',
+    )
     if (!isKey) throw damaged(key, `cannot be decrypted: ${error.hint ?? error.message}`, error)
     throw new Fail('wrong-key', `stored file "${key}" is encrypted for other keys than this identity`, {
       hint: 'Name the age identity that belongs to one of its recipients.',
