@@ -451,6 +451,34 @@ describe('deep', () => {
     await rename(plain, `${plain}.old`)
   })
 
+  describe('encrypted base backup with a tablespace, as it is taken', () => {
+    const key = async (name: string) => {
+      const path = join(server.dir, name)
+      await rm(path, { force: true })
+      await run(['age-keygen', '-o', path])
+      return { path, recipient: (await run(['age-keygen', '-y', path])).stdout.trim() }
+    }
+
+    test('without the key its bytes are looked at, with it its contents, and another key is told', async () => {
+      const right = await key('right.key')
+      const wrong = await key('wrong.key')
+      const job = '[backup.full]\nkind = "base"\nstore = "local"\n'
+      const host = await craft(server, `${job}[encryption]\nrecipients = ["${right.recipient}"]\n`)
+      const { label, encrypted } = await host.result<Manifest>('take', 'full')
+      expect(encrypted).toBe(true)
+      const shallow = await verified(host)
+      expect(shallow).toMatchObject({ ok: true, restorable: [label] })
+      expect(shallow.notes).toEqual([expect.stringContaining('were not looked at')])
+      expect((await host.run('verify', '--deep')).code).toBe(62)
+      expect((await host.run('verify', '--deep', '--identity', wrong.path)).code).toBe(62)
+      expect(await verified(host, '--deep', '--identity', right.path)).toMatchObject({
+        ok: true,
+        backups: [{ deep: true }],
+        notes: [],
+      })
+    })
+  })
+
   test('no room in the state folder: no-space, before anything is unpacked', async () => {
     const { host, manifest } = await deepHost()
     const physical = { ...manifest.physical!, dataSize: 1e15 }
