@@ -79,7 +79,11 @@ export async function planTake(scope: TakeScope): Promise<TakePlan> {
   if (spec.kind === 'incr') {
     await using identity = await hostIdentity(host, undefined)
     const parent = await findParent({
-      ...{ spec, cluster, store, layout, survey },
+      spec,
+      cluster,
+      store,
+      layout,
+      survey,
       stateDir: host.host.state_dir,
       identity: identity?.path,
     })

@@ -1,6 +1,7 @@
 import { createHash, type Hash } from 'node:crypto'
 import { output } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
+import { interrupted } from '../core/interrupt.ts'
 import { type RateLimiter } from './rate.ts'
 import { type Store } from './store.ts'
 
@@ -72,11 +73,13 @@ export async function pack(
   source: AsyncIterable<Uint8Array>,
   options: PackOptions,
 ): Promise<Stored> {
-  const { recipients, compressed, limiter, signal } = options
+  const { recipients, compressed, limiter } = options
+  const signal = options.signal ? AbortSignal.any([options.signal, interrupted]) : interrupted
   const plain = meter(options.progress)
   const stored = meter()
   const key = name + packedEnding(recipients)
-  const limited = limiter ? limiter.through(source, signal) : source
+  const listening = whileWanted(source, signal)
+  const limited = limiter ? limiter.through(listening, signal) : listening
   let bytes: AsyncIterable<Uint8Array> = limited
   if (!compressed) bytes = output(zstd(options.level), { input: plain.through(limited), signal })
   if (recipients) bytes = output(encrypt(recipients), { input: bytes, signal })
@@ -166,6 +169,16 @@ function unreadable(key: string, error: Fail): Fail {
     hint: error.hint,
     cause: error,
   })
+}
+
+async function* whileWanted(
+  source: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void> {
+  for await (const chunk of source) {
+    signal.throwIfAborted()
+    yield chunk
+  }
 }
 
 /** Bytes as they pass by. */

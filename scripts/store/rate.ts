@@ -17,7 +17,10 @@ export function rateLimiter(bytesPerSecond: number): RateLimiter {
       for await (const chunk of source) {
         free = Math.max(free, performance.now() - burst) + (chunk.length / bytesPerSecond) * 1000
         const wait = free - performance.now()
-        if (wait > 0) await sleep(wait, undefined, { signal })
+        if (wait > 0) {
+          await sleep(wait, undefined, { signal }).catch(() => {}) // its own error says less than the reason
+          signal?.throwIfAborted()
+        }
         yield chunk
       }
     },

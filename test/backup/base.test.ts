@@ -1,5 +1,3 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { chown, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -243,38 +241,43 @@ test('the connection that streams is ended in mid-take: no manifest, and no file
   expect((await readdir(join(store, 'test/main/backup'))).filter((label) => !files.has(label))).toEqual([])
 })
 
-test('the user interrupts a take: exit 130, nothing counts, and the server has no slot left', async () => {
-  const before = await manifests()
-  const { code } = await runScript(['backup', 'take', 'full', '-c', file], {
-    onStart: (pid) => setTimeout(() => process.kill(pid, 'SIGINT'), 700),
+/** What a body does while a take that is held back streams; then it is sent a signal. */
+async function whileTaking<T>(
+  signal: NodeJS.Signals,
+  body: () => Promise<T>,
+): Promise<{ result: T; code: number | null }> {
+  let result: Promise<T> | undefined
+  const { code } = await runScript(['backup', 'take', 'full', '-c', file, 'backup.full.rate_limit=300kB'], {
+    onStart: (pid) => {
+      result = (async () => {
+        const isStreaming = `select from pg_stat_activity where backend_type = 'walsender' and query ~ '^BASE_BACKUP'`
+        for (let tries = 0; tries < 2000; tries++) {
+          if ((await server.query('postgres', isStreaming)).length > 0) break
+          await sleep(10)
+        }
+        try {
+          return await body()
+        } finally {
+          process.kill(pid, signal)
+        }
+      })()
+    },
   })
+  return { result: await result!, code }
+}
+
+test('the user interrupts a take: exit 130, nothing counts, and the server has no slot left', async () => {
+  await take()
+  const before = await manifests()
+  const { code } = await whileTaking('SIGINT', async () => {})
   expect(code).toBe(130)
   expect(await manifests()).toEqual(before)
   expect(await server.query('postgres', 'select slot_name from pg_replication_slots')).toEqual([])
 })
 
 test('two takes at once into one store: the second is told that the first holds it', async () => {
-  const held = await server.withClient('postgres', async (client) => {
-    // A checkpoint that cannot begin holds the first one back for sure.
-    const first = spawn(
-      process.execPath,
-      ['scripts/backup.ts', 'take', 'full', '-c', file, 'backup.full.rate_limit=300kB'],
-      {
-        stdio: 'ignore',
-      },
-    )
-    const ended = once(first, 'close')
-    for (let tries = 0; tries < 400; tries++) {
-      const { rowCount } = await client.query(`select from pg_stat_activity where query ~ '^BASE_BACKUP'`)
-      if (rowCount) break
-      await sleep(10)
-    }
-    const second = await runScript(['backup', 'take', 'full', '-c', file])
-    first.kill('SIGTERM')
-    await ended
-    return second
-  })
-  expect([held.code, held.stderr]).toEqual([20, expect.stringContaining('another run holds')])
+  const { result } = await whileTaking('SIGTERM', () => runScript(['backup', 'take', 'full', '-c', file]))
+  expect([result.code, result.stderr]).toEqual([20, expect.stringContaining('another run holds')])
 })
 
 test('a store on a disk that is full: no-space, and nothing counts', async () => {
