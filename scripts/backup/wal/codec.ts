@@ -1,7 +1,15 @@
-import { createHash } from 'node:crypto'
+import { createHash, subtle } from 'node:crypto'
 import { createReadStream } from 'node:fs'
+import { readFile, stat } from 'node:fs/promises'
 import { Readable } from 'node:stream'
-import { constants, createZstdCompress, createZstdDecompress } from 'node:zlib'
+import { promisify } from 'node:util'
+import {
+  constants,
+  createZstdCompress,
+  createZstdDecompress,
+  zstdCompress,
+  type ZstdOptions,
+} from 'node:zlib'
 import { output } from '../../core/exec.ts'
 import { Fail, messageOf } from '../../core/fail.ts'
 import { requireIdentity } from '../../store/pipeline.ts'
@@ -18,16 +26,43 @@ export interface Codec {
 
 const PIECE = 1024 * 1024
 
-/** SHA-256 of a file, in hex. */
-export async function hashFile(path: string): Promise<string> {
+/** A file on its way into the store. */
+export interface Encoded {
+  /** Of the plain bytes, in hex. */
+  readonly sha256: string
+  /** The bytes to store. */
+  body(): AsyncIterable<Buffer>
+}
+
+/** A file up to this size is kept in memory meanwhile: 16 MB is what segments usually have. */
+const IN_MEMORY = 32 * PIECE
+
+/**
+ * A file with its hash and its stored form. zstd and SHA-256 run in threads of this process, both at
+ * once: a program for each segment would cost as much again as its work.
+ */
+export async function encode(path: string, codec: Codec): Promise<Encoded> {
+  if ((await stat(path)).size > IN_MEMORY) {
+    return { sha256: await hashFile(path), body: () => encodeFile(path, codec) }
+  }
+  const bytes = await readFile(path)
+  const packed = compress(bytes, parametersOf(codec))
+  packed.catch(() => {}) // whoever asks for the body is told
+  const sha256 = Buffer.from(await subtle.digest('SHA-256', bytes)).toString('hex')
+  const body = async function* () {
+    yield await packed
+  }
+  return { sha256, body: () => encrypted(body(), codec) }
+}
+
+async function hashFile(path: string): Promise<string> {
   const hash = createHash('sha256')
   for await (const chunk of createReadStream(path, { highWaterMark: PIECE })) hash.update(chunk as Buffer)
   return hash.digest('hex')
 }
 
 /**
- * The stored form of a file's bytes. zstd runs in threads of this process: a program for each segment
- * would cost as much again as its work.
+ * The stored form of a file's bytes, piece by piece.
  * @param bytes of the file's beginning; default: all
  */
 export function encodeFile(path: string, codec: Codec, bytes?: number): AsyncIterable<Buffer> {
@@ -35,15 +70,23 @@ export function encodeFile(path: string, codec: Codec, bytes?: number): AsyncIte
     highWaterMark: PIECE,
     ...(bytes !== undefined && { end: bytes - 1 }), // it is included
   })
-  const zstd = createZstdCompress({
+  return encrypted(through(file, createZstdCompress(parametersOf(codec))), codec)
+}
+
+const compress = promisify<Buffer, ZstdOptions, Buffer>(zstdCompress)
+
+function parametersOf({ level }: Codec): ZstdOptions {
+  return {
     chunkSize: PIECE,
-    params: { [constants.ZSTD_c_compressionLevel]: codec.level, [constants.ZSTD_c_checksumFlag]: 1 },
-  })
-  const packed = through(file, zstd)
-  if (!codec.recipients?.length) return packed
-  const recipients = codec.recipients.flatMap((recipient) => ['--recipient', recipient])
+    params: { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_checksumFlag]: 1 },
+  }
+}
+
+function encrypted(packed: AsyncIterable<Buffer>, { recipients }: Codec): AsyncIterable<Buffer> {
+  if (!recipients?.length) return packed
+  const to = recipients.flatMap((recipient) => ['--recipient', recipient])
   // Who ships decides when to stop: what is begun is finished, also while this process is asked to end.
-  return output(['age', '--encrypt', ...recipients], { input: packed, evenInterrupted: true })
+  return output(['age', '--encrypt', ...to], { input: packed, evenInterrupted: true })
 }
 
 /**
@@ -70,6 +113,8 @@ export async function* decode(
   } catch (error) {
     if (error instanceof Fail || !isZstdError(error)) throw error
     throw damaged(key, `cannot be unpacked: ${messageOf(error)}`, error)
+  } finally {
+    stored.destroy() // also when nothing was read of it
   }
   const found = hash.digest('hex')
   if (sha256 !== undefined && found !== sha256)

@@ -2,7 +2,7 @@ import { text } from 'node:stream/consumers'
 import { z } from 'zod'
 import { Fail } from '../../core/fail.ts'
 import { type Store } from '../../store/store.ts'
-import { type Codec, decode, encodeFile, hashFile } from './codec.ts'
+import { type Codec, decode, encode, encodeFile } from './codec.ts'
 import { isHistoryName, isSegmentName, timelineName } from './segment.ts'
 
 /** What a store has of the WAL of one system: names as the server gives them. */
@@ -163,7 +163,8 @@ interface Place {
 async function putWhole(place: Place, name: string, path: string, ending: string): Promise<void> {
   const { store, codec } = place
   const stem = place.key(name)
-  const sha256 = await hashFile(path)
+  const file = await encode(path, codec)
+  const { sha256 } = file
   // One step decides whose content the name has, also between two machines.
   const isFree = await store.create(`${stem}.sha256`, Buffer.from(`${sha256}  ${name}\n`))
   if (!isFree) {
@@ -175,7 +176,7 @@ async function putWhole(place: Place, name: string, path: string, ending: string
     }
     if (await hasBody(store, stem)) return
   }
-  await store.put(stem + ending, encodeFile(path, codec)) // commit point: the file is whole
+  await store.put(stem + ending, file.body()) // commit point: the file is whole
 }
 
 async function hasBody(store: Store, stem: string): Promise<boolean> {
