@@ -1,8 +1,10 @@
 import { Fail } from '../core/fail.ts'
 import { didYouMean } from '../core/nearest.ts'
-import { type Host } from '../host/schema.ts'
+import { type Host, type StoreSpec } from '../host/schema.ts'
 import { dirStore, type Owner } from './dir.ts'
+import { s3Store } from './s3.ts'
 import { type Store } from './store.ts'
+import { parseStoreUrl } from './url.ts'
 
 /**
  * The store that a host file names.
@@ -17,8 +19,23 @@ export function openStore(host: Host, name: string, owner?: Owner): Store {
       hint: names.length === 0 ? 'Add one: [store.NAME] type = "dir"' : `There is: ${names.join(', ')}`,
     })
   }
+  return openSpec(spec, owner)
+}
+
+/**
+ * The store of a URL, for a host that has no host file yet. Credentials of S3 are those that its SDK
+ * finds: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the machine's role.
+ * @throws {Fail} `usage`
+ */
+export function openStoreUrl(url: string): Store {
+  return openSpec(parseStoreUrl(url))
+}
+
+function openSpec(spec: StoreSpec, owner?: Owner): Store {
   switch (spec.type) {
     case 'dir':
       return dirStore(spec.path, owner)
+    case 's3':
+      return s3Store(spec)
   }
 }
