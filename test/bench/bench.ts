@@ -4,20 +4,34 @@
  *     npm run bench                                        # lists the benches
  *     npm run bench -- provision                           # all cases, five rounds
  *     npm run bench -- provision --rounds 9 --cases noop-50
+ *     npm run bench -- backup --scale 0.02 --rounds 1      # does it work? says nothing about speed
  *
- * Both sides of a comparison run in turn in the same run. Printed are versions, load, a table of
+ * All sides of a comparison run in turn in the same run. Printed are versions, load, a table of
  * medians with p10 and p90, then one line of JSON for each comparison.
- * Exit codes: 0 measured, 2 usage, 13 a program is missing, 25 a program failed, 60 a side did not
- * do what it was measured for.
+ * Exit codes: 0 measured, 2 usage, 13 a program is missing, 25 a program failed, 57 no space, 60 a
+ * side did not do what it was measured for.
  */
 import { type Call, main, type Outcome } from '../../scripts/core/cli.ts'
 import { Fail } from '../../scripts/core/fail.ts'
 import { formatSize } from '../../scripts/core/quantity.ts'
-import { type Bench, compare, jsonLine, type Measured, significant, summarize, table } from './measure.ts'
+import { backup } from './backup.ts'
+import { dump } from './dump.ts'
+import {
+  type Bench,
+  compare,
+  type Comparison,
+  jsonLine,
+  type Measured,
+  significant,
+  summarize,
+  table,
+  verdictOf,
+} from './measure.ts'
 import { load, machine } from './process.ts'
 import { provision } from './provision.ts'
+import { wal } from './wal.ts'
 
-const BENCHES: readonly Bench[] = [provision]
+const BENCHES: readonly Bench[] = [provision, backup, wal, dump]
 
 /** Fewer say little about how much the values scatter. */
 const ROUNDS = 5
@@ -34,8 +48,10 @@ await main({
       options: [
         { flags: '--rounds <number>', help: 'how often each side runs', default: String(ROUNDS) },
         { flags: '--cases <names>', help: 'these cases only, separated by commas' },
+        { flags: '--scale <number>', help: 'share of the data; below 1 is no result', default: '1' },
+        { flags: '--keep', help: 'leave the servers and stores where they are' },
       ],
-      fails: ['not-permitted', 'command-failed', 'verify-failed'],
+      fails: ['not-permitted', 'no-space', 'command-failed', 'verify-failed'],
       run: benchOrList,
     },
   ],
@@ -61,17 +77,22 @@ async function benchOrList(call: Call): Promise<Outcome> {
 }
 
 async function runBench(bench: Bench, call: Call): Promise<Outcome> {
-  const rounds = Number(call.options['rounds'])
-  if (!Number.isInteger(rounds) || rounds < 1) {
-    throw new Fail(
-      'usage',
-      `--rounds is "${String(call.options['rounds'])}": it must be a whole number above 0`,
-    )
-  }
+  const rounds = numberOf(
+    call,
+    'rounds',
+    'a whole number above 0',
+    (value) => Number.isInteger(value) && value >= 1,
+  )
+  const scale = numberOf(call, 'scale', 'above 0, and 1 at most', (value) => value > 0 && value <= 1)
   const cases = casesOf(bench, call.options['cases'])
   const begun = new Date()
   const before = load()
-  const { versions, notes, measured } = await bench.measure({ rounds, cases })
+  const { versions, notes, measured } = await bench.measure({
+    rounds,
+    cases,
+    scale,
+    keep: call.options['keep'] === true,
+  })
   const comparisons = measured.map((one) => compare(bench.name, one))
   const text = [
     `${bench.name}: ${bench.summary}`,
@@ -85,15 +106,22 @@ async function runBench(bench: Bench, call: Call): Promise<Outcome> {
     '',
     ...notes,
     ...(rounds < ROUNDS ? [`Fewer than ${ROUNDS} rounds: a look, not a result.`] : []),
+    ...(scale < 1 ? ['Less than all of the data: a look, not a result.'] : []),
     '',
     ...table([
-      ['case', 'beside', 'rounds', 'ours', '(p10 - p90)', 'theirs', '(p10 - p90)', 'ours / theirs'],
-      ...measured.map((one, index) => rowOf(one, comparisons[index]!.ratio)),
+      ['case', 'beside', 'rounds', 'ours', '(p10 - p90)', 'theirs', '(p10 - p90)', 'ours / theirs', ''],
+      ...measured.map((one, index) => rowOf(one, comparisons[index]!)),
     ]),
     '',
     ...comparisons.map(jsonLine),
   ]
-  return { text: text.join('\n'), result: { versions, rounds, measured, comparisons } }
+  return { text: text.join('\n'), result: { versions, rounds, scale, notes, measured, comparisons } }
+}
+
+function numberOf(call: Call, option: string, wanted: string, isValid: (value: number) => boolean): number {
+  const value = Number(call.options[option])
+  if (isValid(value)) return value
+  throw new Fail('usage', `--${option} is "${String(call.options[option])}": it must be ${wanted}`)
 }
 
 function casesOf(bench: Bench, text: unknown): ReadonlySet<string> {
@@ -107,9 +135,9 @@ function casesOf(bench: Bench, text: unknown): ReadonlySet<string> {
   })
 }
 
-function rowOf(measured: Measured, ratio: number | null): string[] {
+function rowOf(measured: Measured, comparison: Comparison): string[] {
   const show = (value: number) =>
-    measured.unit === 'B' ? formatSize(value) : `${significant(value, 3).toString()} s`
+    measured.unit === 'B' ? formatSize(value) : `${significant(value, 3)} ${measured.unit}`
   const cells = (values: readonly number[]) => {
     const { median, p10, p90 } = summarize(values)
     return [show(median), `(${show(p10)} - ${show(p90)})`]
@@ -120,6 +148,7 @@ function rowOf(measured: Measured, ratio: number | null): string[] {
     String(measured.ours.length),
     ...cells(measured.ours),
     ...cells(measured.theirs),
-    ratio === null ? '-' : `${ratio}`,
+    comparison.ratio === null ? '-' : `${comparison.ratio}`,
+    verdictOf(comparison),
   ]
 }

@@ -8,6 +8,7 @@ import {
   significant,
   summarize,
   table,
+  verdictOf,
 } from './measure.ts'
 
 describe('quantile', () => {
@@ -49,9 +50,16 @@ describe('interleave', () => {
       order.push(`${name}${round}`)
       return round
     }
-    const results = await interleave(3, side('ours'), side('theirs'))
+    const results = await interleave(3, { ours: side('ours'), theirs: side('theirs') })
     expect(order).toEqual(['ours0', 'theirs0', 'theirs1', 'ours1', 'ours2', 'theirs2'])
     expect(results).toEqual({ ours: [0, 1, 2], theirs: [0, 1, 2] })
+  })
+
+  test('more than two sides: each begins once', async () => {
+    const order: string[] = []
+    const side = (name: string) => async () => order.push(name)
+    await interleave(3, { a: side('a'), b: side('b'), c: side('c') })
+    expect(order.join('')).toBe('abcbcacab')
   })
 
   test('one at a time: a side waits for the other', async () => {
@@ -62,12 +70,12 @@ describe('interleave', () => {
       expect(running).toBe(1)
       running -= 1
     }
-    await interleave(4, side, side)
+    await interleave(4, { ours: side, theirs: side })
   })
 
   test('a side that fails: ends it', async () => {
     const broken = () => Promise.reject(new Error('no server'))
-    await expect(interleave(2, async () => 1, broken)).rejects.toThrow('no server')
+    await expect(interleave(2, { ours: async () => 1, theirs: broken })).rejects.toThrow('no server')
   })
 })
 
@@ -101,6 +109,18 @@ describe('compare', () => {
   ])('%s', (_, ours, theirs, ratio) => {
     expect(compare('provision', { ...MEASURED, ours, theirs }).ratio).toBe(ratio)
   })
+})
+
+test.each([
+  ['less is better, less', 'less', 0.94, 'better'],
+  ['less is better, more', 'less', 1.06, 'worse'],
+  ['more is better, more', 'more', 1.06, 'better'],
+  ['more is better, less', 'more', 0.94, 'worse'],
+  ['five of a hundred less', 'less', 0.95, 'equal'],
+  ['five of a hundred more', 'more', 1.05, 'equal'],
+  ['nothing to compare with', 'less', null, '-'],
+] as const)('verdict: %s', (_, better, ratio, expected) => {
+  expect(verdictOf({ ratio, better })).toBe(expected)
 })
 
 test('JSON line: one line with spaces, in the order given, that a parser reads', () => {

@@ -11,11 +11,21 @@ export interface Measured {
   readonly case: string
   /** Who was measured beside us: a program, or `self` for another case of our own. */
   readonly peer: string
-  /** Seconds or bytes. */
-  readonly unit: 's' | 'B'
+  /** Seconds, bytes, or millions of bytes a second. */
+  readonly unit: 's' | 'B' | 'MB/s'
   readonly better: 'less' | 'more'
   readonly ours: readonly number[]
   readonly theirs: readonly number[]
+}
+
+/** How a bench is run. */
+export interface BenchOptions {
+  readonly rounds: number
+  readonly cases: ReadonlySet<string>
+  /** Share of the data that results are got with; less is a quick look at whether it works. */
+  readonly scale: number
+  /** Leaves the folder of the servers and the stores where it is. */
+  readonly keep: boolean
 }
 
 /** A bench: `npm run bench -- NAME` is test/bench/NAME.ts. */
@@ -25,7 +35,7 @@ export interface Bench {
   readonly summary: string
   /** Cases by name, and whether they run when none is named. */
   readonly cases: Readonly<Record<string, { readonly isDefault: boolean }>>
-  measure(options: { readonly rounds: number; readonly cases: ReadonlySet<string> }): Promise<BenchResult>
+  measure(options: BenchOptions): Promise<BenchResult>
 }
 
 /** What a bench found out. */
@@ -65,22 +75,20 @@ export function summarize(values: readonly number[]): Summary {
 }
 
 /**
- * Runs two sides in turn, so that whatever else the machine does meets both. Who begins changes
- * with each round, since the second may find warmer caches.
+ * Runs all sides in turn, so that whatever else the machine does meets each of them. Who begins
+ * changes with each round, since the next may find warmer caches.
  */
-export async function interleave<Ours, Theirs>(
+export async function interleave<Name extends string, Sample>(
   rounds: number,
-  ours: (round: number) => Promise<Ours>,
-  theirs: (round: number) => Promise<Theirs>,
-): Promise<{ ours: Ours[]; theirs: Theirs[] }> {
-  const results: { ours: Ours[]; theirs: Theirs[] } = { ours: [], theirs: [] }
+  sides: Readonly<Record<Name, (round: number) => Promise<Sample>>>,
+): Promise<Record<Name, Sample[]>> {
+  const names = Object.keys(sides) as Name[]
+  const results = Object.fromEntries(names.map((name) => [name, [] as Sample[]])) as Record<Name, Sample[]>
   for (let round = 0; round < rounds; round++) {
-    const steps = [
-      async () => results.ours.push(await ours(round)),
-      async () => results.theirs.push(await theirs(round)),
-    ]
-    if (round % 2 === 1) steps.reverse()
-    for (const step of steps) await step()
+    for (let step = 0; step < names.length; step++) {
+      const name = names[(round + step) % names.length]!
+      results[name].push(await sides[name](round))
+    }
   }
   return results
 }
@@ -100,6 +108,16 @@ export function compare(bench: string, measured: Measured): Comparison {
     better: measured.better,
   }
 }
+
+/** What a ratio means: within five of a hundred the two are equal. */
+export function verdictOf({ ratio, better }: Pick<Comparison, 'ratio' | 'better'>): string {
+  if (ratio === null) return '-'
+  if (ratio >= EQUAL[0] && ratio <= EQUAL[1]) return 'equal'
+  return ratio < 1 === (better === 'less') ? 'better' : 'worse'
+}
+
+/** Ratios that say nothing. */
+const EQUAL = [0.95, 1.05] as const
 
 /** One line of JSON with spaces, which people read too: `{ "bench": "provision", "case": "noop-50" }`. */
 export function jsonLine(value: object): string {

@@ -1,17 +1,16 @@
 import { randomBytes } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import process from 'node:process'
 import { userId } from '../../scripts/cluster/connect.ts'
 import { run } from '../../scripts/core/exec.ts'
 import { Fail } from '../../scripts/core/fail.ts'
 import { writeFileAtomic } from '../../scripts/core/file.ts'
 import { log } from '../../scripts/core/log.ts'
-import { ROOT } from '../support/script.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { ansibleVersions, type Playbook, TASKS, writePlaybook } from './ansible.ts'
-import { type Bench, type BenchResult, interleave, type Measured } from './measure.ts'
-import { measureProcess, type ProcessRun } from './process.ts'
+import { type Bench, type BenchOptions, type BenchResult, interleave, type Measured } from './measure.ts'
+import { HOWDAH, ourVersions } from './ours.ts'
+import { assertRoot, environment, measureProcess, type ProcessRun } from './process.ts'
 
 /**
  * Roles with passwords and as many grants, beside Ansible's community.postgresql: on an empty
@@ -66,12 +65,8 @@ interface Rig {
   readonly playbook: Playbook
 }
 
-async function measure(options: { rounds: number; cases: ReadonlySet<string> }): Promise<BenchResult> {
-  if (process.getuid?.() !== 0) {
-    throw new Fail('not-permitted', 'the bench runs Ansible as the user postgres: this needs root', {
-      hint: 'Run it with sudo.',
-    })
-  }
+async function measure(options: BenchOptions): Promise<BenchResult> {
+  assertRoot()
   const versions = await ansibleVersions()
   await using rigs = new AsyncDisposableStack()
   const byCount = new Map<number, Rig>()
@@ -104,7 +99,10 @@ async function measureCase(name: string, rig: Rig, state: State, rounds: number)
     log('info', `bench: ${name}: round ${round + 1} of ${rounds}: ${label}: ${took}`)
     return sample
   }
-  const samples = await interleave(rounds, side('howdah', runOurs), side('ansible', runTheirs))
+  const samples = await interleave(rounds, {
+    ours: side('howdah', runOurs),
+    theirs: side('ansible', runTheirs),
+  })
   return [
     measuredOf(name, 'ansible', 'seconds', samples),
     measuredOf(name, 'ansible', 'walBytes', samples),
@@ -115,7 +113,7 @@ async function measureCase(name: string, rig: Rig, state: State, rounds: number)
 /** Ten times as much, beside our own fewer. */
 async function measureSelf(rig: Rig, small: Rig, rounds: number): Promise<Measured[]> {
   const side = (rig: Rig) => () => measureRun(rig, () => runOurs(rig, 'noop'))
-  const samples = await interleave(rounds, side(rig), side(small))
+  const samples = await interleave(rounds, { ours: side(rig), theirs: side(small) })
   log('info', `bench: noop-${rig.roles.length} beside noop-${small.roles.length}: ${rounds} rounds done`)
   const name = `noop-${rig.roles.length}`
   return [measuredOf(name, 'self', 'seconds', samples), measuredOf(name, 'self', 'peakBytes', samples)]
@@ -223,7 +221,7 @@ async function measureRun({ server }: Rig, body: () => Promise<ProcessRun>): Pro
 }
 
 async function runOurs(rig: Rig, state: State): Promise<ProcessRun> {
-  const argv = [join(ROOT, 'scripts/howdah'), 'provision', 'apply', '--yes', '-c', rig.hostFile]
+  const argv = [HOWDAH, 'provision', 'apply', '--yes', '-c', rig.hostFile]
   const done = await measureProcess(argv, { env: environment(), scratch: join(rig.server.dir, 'peak') })
   const last = done.stdout.trimEnd().split('\n').at(-1)!
   const expected = { first: /^\d+ changes in /, noop: /^nothing to do$/, drift: /^1 change in / }[state]
@@ -236,28 +234,8 @@ async function runTheirs(rig: Rig, state: State): Promise<ProcessRun> {
 }
 
 async function assertNothingPending(rig: Rig, label: string): Promise<void> {
-  const argv = [join(ROOT, 'scripts/howdah'), 'provision', 'plan', '--check', '-c', rig.hostFile]
+  const argv = [HOWDAH, 'provision', 'plan', '--check', '-c', rig.hostFile]
   const { code, stdout } = await run(argv, { okCodes: [0, 1] })
   if (code === 0) return
   throw new Fail('verify-failed', `${label} did not reach what is wanted`, { hint: stdout.trim() })
-}
-
-/** What a login shell has: nothing of npm, vitest or Node's options. */
-function environment(): Record<string, string> {
-  return {
-    PATH: process.env['PATH'] ?? '/usr/bin:/bin',
-    HOME: process.env['HOME'] ?? '/root',
-    LANG: 'C.UTF-8',
-  }
-}
-
-async function ourVersions(server: TestServer): Promise<Record<string, string>> {
-  const commit = await run(['git', '-C', ROOT, 'describe', '--always', '--dirty', '--abbrev=12'], {
-    okCodes: [0, 128],
-  })
-  const [row] = await server.query<{ version: string }>(
-    'postgres',
-    "select current_setting('server_version') as version",
-  )
-  return { howdah: commit.stdout.trim() || 'no git', node: process.version, postgresql: row!.version }
 }
