@@ -19,6 +19,7 @@ beforeAll(async () => {
     // The server keeps its WAL, so that what is stored can be compared with it.
     settings: {
       wal_keep_size: '300MB',
+      autovacuum: 'off',
       max_wal_size: '1GB',
       max_wal_senders: '20',
       max_replication_slots: '20',
@@ -349,10 +350,15 @@ describe('status', () => {
 
   test('an idle server: the loss is 0, however old the newest WAL is', async () => {
     const host = await archiveHost(server, 'max_loss = "1s"')
-    await using service = host.run()
-    await host.caughtUp()
-    expect(await service.end()).toBe(0)
-    await sleep(1500)
+    // The server writes a little by itself, now and then: it is not idle then.
+    for (let attempt = 1, before = -1n; before !== (await currentLsn()); attempt++) {
+      expect(attempt).toBeLessThan(5)
+      await using service = host.run()
+      await host.caughtUp()
+      expect(await service.end()).toBe(0)
+      before = await currentLsn()
+      await sleep(1500)
+    }
     expect(await host.status()).toMatchObject({
       code: 0,
       loss: { seconds: 0, bytes: 0 },
