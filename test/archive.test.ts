@@ -1,9 +1,12 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { cp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parseLsn, segmentsBetween, segmentStart } from '../scripts/backup/wal/segment.ts'
 import { run } from '../scripts/core/exec.ts'
+import { openWalStore } from '../scripts/backup/wal/wal-store.ts'
 import { renderManifest } from '../scripts/backup/manifest.ts'
 import { sampleManifest } from './backup/sample.ts'
 import { type ArchiveHost, archiveHost, receiverPid, storedBytes } from './support/archive.ts'
@@ -323,20 +326,52 @@ describe('trouble', () => {
     await dropSlot(host.slot)
   })
 
-  test('the orphan of a crashed run, which the kernel did not end: ended before a new one begins', async () => {
+  test('the receiver of a crashed run, which the kernel did not end: ended; a process that only has its number: left alone', async () => {
     const host = await archiveHost(server)
     await using first = host.run()
     await host.caughtUp()
-    const pid = await receiverPid(host)
-    const record = await readFile(host.pidFile, 'utf8')
     expect(await first.end()).toBe(0)
-    // Another process has the number of the old one: not ours to end.
-    await writeFile(host.pidFile, JSON.stringify({ pid: process.pid, started: '1' }))
+    const orphan = spawn('sleep', ['60'])
+    const ended = once(orphan, 'close')
+    const stat = await readFile(`/proc/${orphan.pid}/stat`, 'utf8')
+    const started = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+    await writeFile(host.pidFile, JSON.stringify({ pid: orphan.pid, started: `${started}0` }))
     await using second = host.run()
     await expect.poll(() => second.log(), { timeout: 10_000 }).toContain('receives on slot')
     expect(await second.end()).toBe(0)
-    expect(await isAlive(pid)).toBe(false)
-    expect(record).toContain(String(pid))
+    expect(orphan.exitCode).toBeNull()
+    await writeFile(host.pidFile, JSON.stringify({ pid: orphan.pid, started }))
+    await using third = host.run()
+    expect(await ended).toEqual([null, 'SIGTERM'])
+    await expect.poll(() => third.log(), { timeout: 10_000 }).toContain(`process ${orphan.pid}`)
+    expect(await third.end()).toBe(0)
+    await dropSlot(host.slot)
+  })
+
+  test('with a recipient: what is stored can be read with the identity only', async () => {
+    const keys = join(server.dir, 'key')
+    await run(['age-keygen', '-o', keys])
+    const recipient = /public key: (\S+)/.exec(await readFile(keys, 'utf8'))![1]!
+    const host = await archiveHost(server, '', `[encryption]\nrecipients = ["${recipient}"]`)
+    await using service = host.run()
+    await host.caughtUp()
+    await write(2)
+    await host.caughtUp()
+    expect(await service.end()).toBe(0)
+    const bodies = (await Array.fromAsync(host.store.list('test/main/wal/')))
+      .map(({ key }) => key)
+      .filter((key) => key.includes('.zst'))
+    expect(bodies.length).toBeGreaterThan(2)
+    expect(bodies.filter((key) => !key.endsWith('.zst.age'))).toEqual([])
+    await expectContiguous({
+      ...host,
+      wal: openWalStore({
+        ...host,
+        prefix: `test/main/wal/${basename(host.spool)}/`,
+        level: 1,
+        identity: keys,
+      }),
+    })
     await dropSlot(host.slot)
   })
 })
