@@ -4,6 +4,7 @@
  *     howdah test                      # all of it; whole test hosts need root
  *     howdah test --no-journeys        # where no test host can be made
  *     howdah test test/plan role       # test files whose path has one of these in it
+ *     howdah test --soak 100           # kill take, archive, prune and restore 100 times each
  *
  * Servers of majors 13 and 18 are installed into .node/servers beside the one that is there;
  * HOWDAH_TEST_MAJORS=16,17 names more.
@@ -19,6 +20,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { type Call, main, type Outcome } from '../scripts/core/cli.ts'
 import { run } from '../scripts/core/exec.ts'
+import { Fail } from '../scripts/core/fail.ts'
 import { exists } from '../scripts/core/file.ts'
 import { interrupted } from '../scripts/core/interrupt.ts'
 import { log } from '../scripts/core/log.ts'
@@ -45,7 +47,13 @@ await main({
       name: '',
       summary: '',
       args: ['[filters...]'],
-      options: [{ flags: '--no-journeys', help: 'leave out the tests that need a whole host' }],
+      options: [
+        { flags: '--no-journeys', help: 'leave out the tests that need a whole host' },
+        {
+          flags: '--soak <rounds>',
+          help: 'only kill backups, archive and restores, so often each (a minute for five)',
+        },
+      ],
       run: testAll,
     },
   ],
@@ -57,7 +65,12 @@ interface Counts {
   skipped: number
 }
 
+/** What a soak repeats. */
+const SOAK = 'test/backup/kill.test.ts'
+
 async function testAll(call: Call): Promise<Outcome> {
+  const soak = call.options['soak']
+  if (soak !== undefined) return testSoak(soak)
   const withJourneys = call.options['journeys'] !== false
   const counts: Counts = { passed: 0, failed: 0, skipped: 0 }
   for (const check of CHECKS) {
@@ -74,6 +87,14 @@ async function testAll(call: Call): Promise<Outcome> {
   const skipped = counts.skipped > 0 ? `, ${counts.skipped} skipped` : ''
   const text = `${counts.passed} passed, ${counts.failed} failed${skipped}`
   return { text, result: counts, ok: counts.failed === 0 }
+}
+
+async function testSoak(rounds: unknown): Promise<Outcome> {
+  if (!/^[1-9]\d*$/.test(String(rounds)))
+    throw new Fail('usage', `"${String(rounds)}" is no number of rounds`)
+  process.env['HOWDAH_SOAK'] = String(rounds)
+  const counts = await runTests([SOAK], false)
+  return { text: `${counts.passed} passed, ${counts.failed} failed`, result: counts, ok: counts.failed === 0 }
 }
 
 async function step(name: string, body: () => Promise<boolean>): Promise<boolean> {
