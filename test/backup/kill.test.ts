@@ -81,11 +81,11 @@ test(
       const job = round % 3 === 2 ? 'dump' : 'full'
       await killed(['backup', 'take', job], random() * milliseconds)
       await addMark()
-      await verifyAll()
+      await checkAll()
     }
     await succeed(['backup', 'take', 'full'])
     await succeed(['backup', 'take', 'dump'])
-    await verifyAll()
+    await checkAll()
   },
   minutes(2),
 )
@@ -100,7 +100,7 @@ test(
       await addMark()
     }
     await archive.hasCaughtUp()
-    await verifyAll()
+    await checkAll()
   },
   minutes(2),
 )
@@ -113,10 +113,10 @@ test(
       await succeed(['backup', 'take', 'dump'])
       const milliseconds = round === 0 ? 600 : 900
       await killed(['backup', 'prune', '--yes'], random() * milliseconds)
-      await verifyAll()
+      await checkAll()
     }
     await succeed(['backup', 'prune', '--yes'])
-    await verifyAll()
+    await checkAll()
     const { backups } = await resultOf<{ backups: { job: string }[] }>(['backup', 'list'])
     expect(backups.filter(({ job }) => job === 'dump')).toHaveLength(1)
   },
@@ -136,7 +136,7 @@ test(
     for (let round = 0; round < ROUNDS; round++) await killed(argv, random() * milliseconds)
     await succeed(argv)
     expect(await faultsOf(place, mark)).toEqual([])
-    await verifyAll()
+    await checkAll()
   },
   minutes(3),
 )
@@ -165,7 +165,7 @@ async function addMark(): Promise<void> {
   await ledger.commit(5)
 }
 
-async function verifyAll(): Promise<void> {
+async function checkAll(): Promise<void> {
   const { code, stdout, stderr } = await runScript(['backup', 'verify', '--all', '-c', file])
   expect({ code, said: code === 0 ? '' : stdout + stderr }).toEqual({ code: 0, said: '' })
 }
@@ -260,8 +260,8 @@ function beginBench(pgbench: readonly string[]): AsyncDisposable {
     process.getuid?.() === 0
       ? ['setpriv', '--reuid=postgres', '--regid=postgres', '--clear-groups', '--']
       : []
-  const [program, ...rest] = ['setpriv', '--pdeathsig', 'KILL', '--', ...become, ...argv]
-  const child = spawn(program!, rest, { stdio: 'ignore', cwd: '/' })
+  const rest = ['--pdeathsig', 'KILL', '--', ...become, ...argv]
+  const child = spawn('setpriv', rest, { stdio: 'ignore', cwd: '/' })
   const ended = once(child, 'close')
   return {
     async [Symbol.asyncDispose]() {
