@@ -1,0 +1,120 @@
+import { chown, mkdir, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { openCluster } from '../../cluster/open.ts'
+import { openPrivate } from '../../cluster/private.ts'
+import { type Cluster } from '../../cluster/cluster.ts'
+import { run } from '../../core/exec.ts'
+import { Fail } from '../../core/fail.ts'
+import { exists, makeFolder } from '../../core/file.ts'
+import { renderConf } from '../../host/conf.ts'
+import { type Host, type Postgres } from '../../host/schema.ts'
+import { unpack } from '../../store/pipeline.ts'
+import { releaseSettings, writeFor } from './fetch.ts'
+import { type RecoverPlan } from './plan.ts'
+import { ownSettings } from './settings.ts'
+import { type Work } from './work.ts'
+
+/**
+ * Makes a recovered data directory what its owner will start: with its own settings, or, a copy, with
+ * those that keep it away from the cluster that it comes from.
+ */
+export async function handOver(host: Host, plan: RecoverPlan, work: Work, identity: string | undefined): Promise<void> {
+  const { place } = plan
+  const more = place.kind === 'copy' ? copySettings(host, plan) : {}
+  await releaseSettings(work, (text) => ownSettings(text, more), place.owner)
+  await rm(join(work.data, 'tablespace_map.old'), { force: true }) // it names places that are gone
+  if (place.configDir === undefined) await ensureConf(plan, work)
+  else await restoreConfig(plan, place.configDir, identity)
+  await run(['sync', '--file-system', work.data], { timeoutSeconds: 3600 })
+}
+
+/** Folder of a copy's socket and log. */
+export function copySocketDir(plan: RecoverPlan): string {
+  return `${plan.place.dataDir}.socket`
+}
+
+/**
+ * The cluster that was restored, which is there now.
+ * @throws {Fail} `cluster-mismatch`
+ */
+export async function restoredCluster(host: Host, plan: RecoverPlan): Promise<Cluster> {
+  const { place } = plan
+  const cluster = place.kind === 'own' ? await openCluster(host) : await openPrivate(copySpec(host, plan))
+  if (cluster) return cluster
+  throw new Fail('cluster-mismatch', `there is no cluster in "${place.dataDir}"`)
+}
+
+/** Starts what was restored. */
+export async function startRestored(host: Host, plan: RecoverPlan): Promise<Cluster> {
+  const { place } = plan
+  const socketDir = place.kind === 'copy' ? copySocketDir(plan) : host.postgres.socket_dir
+  const own = host.postgres.kind === 'private' ? join(dirname(place.dataDir), 'socket') : undefined
+  const folder = socketDir ?? own
+  if (folder !== undefined) await makeFolder(folder, { mode: 0o700, ...place.owner })
+  const cluster = await restoredCluster(host, plan)
+  await cluster.start()
+  return cluster
+}
+
+function copySpec(host: Host, plan: RecoverPlan): Postgres {
+  const { place, request, chain } = plan
+  return {
+    ...host.postgres,
+    kind: 'private',
+    major: chain.at(-1)!.manifest.postgres.major,
+    data_dir: place.dataDir,
+    bindir: place.bindir,
+    socket_dir: copySocketDir(plan),
+    port: request.port ?? host.postgres.port,
+  }
+}
+
+/** A copy must not write into the archive of the cluster that it comes from, nor answer its clients. */
+function copySettings(host: Host, plan: RecoverPlan): Record<string, string> {
+  return {
+    port: String(plan.request.port ?? host.postgres.port),
+    unix_socket_directories: copySocketDir(plan),
+    listen_addresses: '',
+    archive_mode: 'off',
+    max_logical_replication_workers: '0',
+  }
+}
+
+// Debian keeps them outside of the data directory: without one no server starts.
+async function ensureConf(plan: RecoverPlan, work: Work): Promise<void> {
+  const { owner } = plan.place
+  const { settings } = plan.chain.at(-1)!.manifest.physical
+  const write = async (name: string, text: string) => {
+    if (!(await exists(join(work.data, name)))) await writeFor(join(work.data, name), text, owner)
+  }
+  const lines = Object.entries(settings)
+    .filter(([name]) => name !== 'summarize_wal')
+    .map(([name, value]) => ({ name, value }))
+  await write('postgresql.conf', renderConf('made by a restore: etc/ of the backup has what was set', lines))
+  await write('pg_hba.conf', 'local all all peer\n')
+  await write('pg_ident.conf', '')
+}
+
+/** Debian's folder of a cluster's configuration, where it is missing. */
+async function restoreConfig(plan: RecoverPlan, folder: string, identity: string | undefined): Promise<void> {
+  if (await exists(join(folder, 'postgresql.conf'))) return
+  const { owner, dataDir } = plan.place
+  const { manifest, store } = plan.chain.at(-1)!
+  for (const file of manifest.files.filter(({ name }) => name.startsWith('etc/'))) {
+    const name = decodeURIComponent(file.name.slice('etc/'.length).replace(/\.zst(\.age)?$/, ''))
+    if (name === 'postgresql.auto.conf') continue // it is in the data directory
+    if (name.split('/').includes('..')) throw new Fail('backup-damaged', `"${file.name}" leads out of its folder`)
+    const key = `${manifest.cluster}/backup/${manifest.label}/${file.name}`
+    const chunks: Buffer[] = []
+    for await (const chunk of unpack(store, { ...file, key }, { identity })) chunks.push(chunk)
+    let text = Buffer.concat(chunks).toString('utf8')
+    if (name === 'postgresql.conf') text += `\ndata_directory = '${dataDir.replaceAll("'", "''")}'\n`
+    await makeConfigFolder(dirname(join(folder, name)), owner)
+    await writeFor(join(folder, name), text, owner)
+  }
+}
+
+async function makeConfigFolder(path: string, owner: RecoverPlan['place']['owner']): Promise<void> {
+  await mkdir(path, { recursive: true, mode: 0o755 })
+  if (owner) await chown(path, owner.uid, owner.gid)
+}

@@ -1,0 +1,187 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Fail } from '../../core/fail.ts'
+import { type Host } from '../../host/schema.ts'
+import { type CatalogEntry } from '../catalog.ts'
+import { openWalStore, type WalListing, type WalStore } from '../wal/wal-store.ts'
+import { chainOf, chooseBase, type PhysicalFound, type Way } from './choose.ts'
+import { hostFindings, type RecoverFinding } from './findings.ts'
+import { type Route, routeTo } from './goal.ts'
+import { wayOf } from './history.ts'
+import { type Place, placeOf, type Space, spaces, tablespaceMoves, type TablespaceMove } from './place.ts'
+import { scanWal } from './scan.ts'
+import { type Sources } from './sources.ts'
+import { type Target } from './target.ts'
+import { fetchWalFile } from './wal-file.ts'
+import { walAfter } from './wal-range.ts'
+
+/** What is to be restored, and where to. */
+export interface RecoverRequest {
+  /** A label, or `latest`. */
+  readonly label: string
+  readonly job?: string | undefined
+  readonly target: Target
+  /** Undefined: the one that is shipped now. */
+  readonly timeline?: number | undefined
+  /** Folder of a copy; undefined: in the place of the host file's cluster. */
+  readonly to?: string | undefined
+  /** Of a copy. */
+  readonly port?: number | undefined
+  /** Old places of tablespaces to new ones. */
+  readonly tablespaces: ReadonlyMap<string, string>
+  readonly starts: boolean
+}
+
+/** Everything about a restore of a cluster, before anything is changed. */
+export interface RecoverPlan {
+  readonly request: RecoverRequest
+  /** The full backup first, the chosen one last. */
+  readonly chain: readonly PhysicalFound[]
+  /** Undefined: no WAL is stored. */
+  readonly way: Way | undefined
+  readonly route: Route
+  readonly wal: WalStore | undefined
+  readonly place: Place
+  readonly tablespaces: readonly TablespaceMove[]
+  /** Bytes of the backup in the store. */
+  readonly bytes: number
+  /** Bytes of WAL when unpacked. */
+  readonly walBytes: number
+  readonly spaces: readonly Space[]
+  readonly findings: readonly RecoverFinding[]
+}
+
+/**
+ * Plans a restore of a cluster; changes nothing.
+ * @param identity file of the private key
+ * @throws {Fail} `backup-missing`, `wal-missing`, `plan-impossible`, `usage`, and what a store throws
+ */
+export async function planRecovery(
+  host: Host,
+  sources: Sources,
+  request: RecoverRequest,
+  identity: string | undefined,
+): Promise<RecoverPlan> {
+  const catalog = await sources.readCatalog()
+  const seen = new Map<string, Seen>()
+  for (const system of systemsOf(catalog)) {
+    const { store, prefix } = sources.walOf(catalog, system)
+    seen.set(system, await lookAt(openWalStore({ store, prefix, level: 3, identity }), request))
+  }
+  const chosen = chooseBase(catalog, request, (system) => seen.get(system)?.way)
+  const chain = chainOf(catalog, chosen)
+  const { manifest } = chosen
+  if (identity === undefined && chain.some((each) => each.manifest.encrypted)) {
+    throw new Fail('wrong-key', `backup ${manifest.label} is encrypted, and there is no identity to read it with`, {
+      hint: 'Give the file with the private key: --identity FILE',
+    })
+  }
+  const place = await placeOf(host, chosen, request.to)
+  const findings = await hostFindings(chosen, place.bindir)
+  const { wal, way, listing, position } = seen.get(manifest.systemIdentifier)!
+  const isBlocked = findings.some(({ level }) => level === 'impossible')
+  const range = way && wal ? walAfter(chosen, way, listing) : { segments: [], missing: undefined }
+  await using scanner = await openScanner(wal, chosen, place.bindir)
+  const route: Route = isBlocked
+    ? { goal: { kind: 'immediate' }, segments: range.segments, warnings: [] }
+    : await routeTo(request.target, { found: chosen, range, position, scan: scanner.scan, now: new Date() })
+  const moves = tablespaceMoves(chain, request.tablespaces, place.kind)
+  return {
+    request,
+    chain,
+    way,
+    route,
+    wal,
+    place,
+    tablespaces: moves,
+    bytes: chain.reduce((sum, each) => sum + each.manifest.files.reduce((all, { size }) => all + size, 0), 0),
+    walBytes: route.segments.length * manifest.physical.walSegmentSize,
+    spaces: await spaces(spaceNeeds(chain, place, moves, route)),
+    findings: [
+      ...findings,
+      ...route.warnings.map((text) => ({ level: 'warning', text }) as const),
+    ],
+  }
+}
+
+/**
+ * Refuses what cannot be done.
+ * @throws {Fail} `plan-impossible`, `no-space`
+ */
+export function assertRecoverable({ findings, spaces: found }: RecoverPlan): void {
+  const impossible = findings.filter(({ level }) => level === 'impossible')
+  if (impossible.length > 0)
+    throw new Fail('plan-impossible', impossible.map(({ text }) => text).join('; '), {
+      hint: 'Nothing was changed.',
+    })
+  const small = found.find(({ needs, free }) => needs > free)
+  if (small) {
+    throw new Fail('no-space', `"${small.path}" needs ${small.needs} bytes, ${small.free} are free there`, {
+      hint: 'Free some space, or restore elsewhere with --to DIR. Nothing was changed.',
+    })
+  }
+}
+
+interface Seen {
+  readonly wal: WalStore | undefined
+  readonly way: Way | undefined
+  readonly listing: WalListing
+  readonly position: Awaited<ReturnType<WalStore['readPosition']>>
+}
+
+function systemsOf(catalog: readonly CatalogEntry[]): Set<string> {
+  return new Set(
+    catalog.flatMap((entry) =>
+      'manifest' in entry && entry.manifest.physical ? [entry.manifest.systemIdentifier] : [],
+    ),
+  )
+}
+
+async function lookAt(wal: WalStore, { timeline }: RecoverRequest): Promise<Seen> {
+  const listing = await wal.list()
+  if (listing.segments.length + listing.partials.length === 0)
+    return { wal: undefined, way: undefined, listing, position: undefined }
+  return { wal, way: await wayOf(wal, listing, timeline), listing, position: await wal.readPosition() }
+}
+
+interface Scanner extends AsyncDisposable {
+  scan(names: readonly string[]): ReturnType<typeof scanWal>
+}
+
+async function openScanner(wal: WalStore | undefined, found: PhysicalFound, bindir: string): Promise<Scanner> {
+  const folder = await mkdtemp(join(tmpdir(), 'howdah-wal-'))
+  const { walSegmentSize: segmentSize } = found.manifest.physical
+  const fetched = new Set<string>()
+  return {
+    async scan(names) {
+      for (const name of names) {
+        if (fetched.has(name)) continue
+        await fetchWalFile(wal!, name, { folder, segmentSize })
+        fetched.add(name)
+      }
+      return scanWal(bindir, folder, names[0]!, names.at(-1)!)
+    },
+    [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
+  }
+}
+
+/** WAL lies ready in pieces; the server keeps some more of it until its next checkpoint. */
+const WAL_AHEAD = 512 * 1024 * 1024
+
+function spaceNeeds(
+  chain: readonly PhysicalFound[],
+  place: Place,
+  moves: readonly TablespaceMove[],
+  route: Route,
+): { path: string; bytes: number }[] {
+  const { dataSize, walSegmentSize } = chain.at(-1)!.manifest.physical
+  const inTablespaces = moves.reduce((sum, { size }) => sum + size, 0)
+  const wal = Math.min(WAL_AHEAD, (route.segments.length + 4) * walSegmentSize)
+  // Of a chain, all of it lies beside what it becomes.
+  const combined = chain.length > 1 ? chain.reduce((sum, each) => sum + each.manifest.physical.dataSize, 0) : 0
+  return [
+    { path: place.dataDir, bytes: dataSize - inTablespaces + combined + wal },
+    ...moves.map(({ to, size }) => ({ path: to, bytes: size })),
+  ]
+}

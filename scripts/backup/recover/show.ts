@@ -1,0 +1,69 @@
+import { formatDuration, formatSize } from '../../core/quantity.ts'
+import { formatLsn } from '../wal/segment.ts'
+import { showWay } from './history.ts'
+import { type RecoverPlan } from './plan.ts'
+import { type RecoverResult } from './run.ts'
+import { showTarget } from './target.ts'
+
+/** A plan for people. Pure. */
+export function showRecoverPlan(plan: RecoverPlan): string {
+  const { chain, route, place, way, request, tablespaces, spaces } = plan
+  const { manifest } = chain.at(-1)!
+  const { segments, goal } = route
+  const lines = plan.findings.map(({ level, text }) => `${level === 'impossible' ? 'x' : '!'} ${text}`)
+  lines.push(
+    `restore cluster of ${manifest.label}: kind ${manifest.kind}, PostgreSQL ${manifest.postgres.version}, ended ${manifest.ended}`,
+  )
+  if (chain.length > 1) lines.push(`  on top of ${chain.slice(0, -1).map((each) => each.manifest.label).join(', ')}`)
+  lines.push(`  target      ${showTarget(request.target)}${goal.kind === 'lsn' ? ` (LSN ${formatLsn(goal.lsn)})` : ''}`)
+  if (way) lines.push(`  timeline    ${showWay(way)}`)
+  lines.push(
+    segments.length === 0
+      ? '  WAL         only that of the backup'
+      : `  WAL         ${segments.length} segments, ${segments[0]} to ${segments.at(-1)}: all are in the store`,
+    `  fetches     ${formatSize(plan.bytes)} of backup, ${formatSize(plan.walBytes)} of WAL before compression`,
+    `  data        ${place.dataDir}, for OS user ${place.osUser}`,
+  )
+  for (const { name, from, to } of tablespaces)
+    lines.push(`  tablespace  ${name}: ${to}${from === to ? '' : `, was in ${from}`}`)
+  for (const { path, needs, free } of spaces)
+    lines.push(`  space       ${path}: ${formatSize(needs)} of ${formatSize(free)} that are free`)
+  if (place.before !== null) lines.push(`  keeps       what is there, as ${place.before}`)
+  return lines.join('\n')
+}
+
+/** What was done, for people. */
+export function showRecovered({ plan, recovered, cluster }: RecoverResult, seconds: number): string {
+  const { place, chain } = plan
+  const lines = plan.findings.map(({ text }) => `! ${text}`)
+  const commit = recovered.lastCommit === null ? '' : `, its last transaction of ${recovered.lastCommit}`
+  lines.push(
+    `cluster in ${place.dataDir} is that of ${chain.at(-1)!.manifest.label}, recovered to LSN ${recovered.lsn}${commit}, on timeline ${recovered.timeline}, in ${formatDuration(seconds)}`,
+    cluster === undefined ? 'it is not started' : `it runs: psql -h ${cluster.socketDir} -p ${cluster.port}`,
+  )
+  if (place.before !== null) lines.push(`what was there is kept as ${place.before}`)
+  if (place.kind === 'copy') lines.push('it listens on its socket only, and archives nothing')
+  else lines.push('it is on a new timeline: take a new base backup now: howdah backup take JOB')
+  return lines.join('\n')
+}
+
+/** Stable keys for machines. */
+export function recoverResult(plan: RecoverPlan): Record<string, unknown> {
+  const { chain, route, place, way, request } = plan
+  const { goal } = route
+  return {
+    label: chain.at(-1)!.manifest.label,
+    chain: chain.map(({ manifest }) => manifest.label),
+    target: showTarget(request.target),
+    goal: goal.kind === 'lsn' ? { kind: 'lsn', lsn: formatLsn(goal.lsn) } : goal,
+    timeline: way?.timeline ?? null,
+    segments: route.segments,
+    bytes: plan.bytes,
+    walBytes: plan.walBytes,
+    dataDir: place.dataDir,
+    before: place.before,
+    tablespaces: plan.tablespaces.map(({ name, from, to }) => ({ name, from, to })),
+    spaces: plan.spaces,
+    findings: plan.findings,
+  }
+}

@@ -1,0 +1,213 @@
+import { chown, mkdir, readdir, rename, rm, rmdir, stat, symlink, unlink } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { stateAccess } from '../../cluster/lock.ts'
+import { Fail, messageOf } from '../../core/fail.ts'
+import { exists, isMissing, makeFolder, syncFolder } from '../../core/file.ts'
+import { journalPath, listJournals, readJournal, removeJournal, writeJournal } from '../../core/journal.ts'
+import { log } from '../../core/log.ts'
+import { livePid, type Place, type TablespaceMove } from './place.ts'
+
+/** One rename of the moment in which the restored cluster takes its place. */
+interface Step {
+  readonly from: string
+  readonly to: string
+}
+
+/**
+ * What a restore of a cluster is about to do. Written before it does it: `fill`, everything is made under
+ * names of its own, and undone by removing them; `swap`, what was there is set aside and the new one takes
+ * its place, which is finished whatever happens.
+ */
+export interface Work {
+  readonly phase: 'fill' | 'swap'
+  readonly id: string
+  readonly label: string
+  /** The final data directory. */
+  readonly target: string
+  /** Beside it: `<target>.restoring-<id>`. */
+  readonly root: string
+  /** The new data directory until the end: `<root>/data`. */
+  readonly data: string
+  /** Of the isolated server: short, for a socket's path may have 107 bytes only. */
+  readonly socket: string
+  readonly tablespaces: readonly {
+    readonly oid: string
+    readonly to: string
+    /** Inside of it until the end. */
+    readonly temporary: string
+    /** Folder of the old content, inside of it. */
+    readonly before: string
+  }[]
+  readonly before: string | null
+  /** The spool of the archive service, which belongs to what was there. */
+  readonly spool: Step | null
+}
+
+const PREFIX = 'restore-cluster-'
+
+/** Names everything of a restore. Pure. */
+export function workOf(
+  id: string,
+  label: string,
+  place: Place,
+  moves: readonly TablespaceMove[],
+  spool: Step | null,
+): Work {
+  const root = `${place.dataDir}.restoring-${id}`
+  const suffix = place.before?.split('.before-').at(-1) ?? id
+  return {
+    phase: 'fill',
+    id,
+    label,
+    target: place.dataDir,
+    root,
+    data: join(root, 'data'),
+    socket: `/tmp/howdah-restore-${id}`,
+    tablespaces: moves.map(({ oid, to }) => ({
+      oid,
+      to,
+      temporary: join(to, `.restoring-${id}`),
+      before: join(to, `before-${suffix}`),
+    })),
+    before: place.before,
+    spool,
+  }
+}
+
+/** Keeps what a restore is about to do. */
+export interface WorkLog {
+  write(work: Work): Promise<void>
+  remove(): Promise<void>
+}
+
+/** Begins a journal; nothing is written yet. */
+export function workLog(stateDir: string, id: string, osUser: string): WorkLog {
+  const path = journalPath(stateDir, `${PREFIX}${id}`)
+  return {
+    write: (work) => writeJournal(path, work, stateAccess(osUser)),
+    remove: () => removeJournal(path),
+  }
+}
+
+/** Makes the folders of a restore. */
+export async function makeWork(work: Work, place: Place): Promise<void> {
+  const { owner } = place
+  const access = { mode: 0o700, ...owner }
+  await makeFolder(dirname(work.target), { ...access, mode: 0o755 })
+  for (const path of [work.root, work.data, work.socket]) {
+    await mkdir(path, { mode: 0o700 })
+    if (owner) await chown(path, owner.uid, owner.gid)
+  }
+  for (const { to, temporary } of work.tablespaces) {
+    await makeFolder(to, access)
+    await mkdir(temporary, { mode: 0o700 })
+    if (owner) await chown(temporary, owner.uid, owner.gid)
+  }
+}
+
+/** Removes everything that a restore has made, and its server. What was there before stays as it is. */
+export async function undoWork(work: Work): Promise<void> {
+  await killServer(work.data)
+  await rm(work.socket, { recursive: true, force: true })
+  for (const { temporary } of work.tablespaces) await rm(temporary, { recursive: true, force: true })
+  await rm(work.root, { recursive: true, force: true })
+}
+
+/**
+ * What was there is set aside, and the new one takes its place. Done again, after whatever end of a
+ * process, it goes on where it was.
+ */
+export async function swapWork(work: Work): Promise<void> {
+  for (const { oid, to, temporary, before } of work.tablespaces) {
+    for (const name of await versionFolders(temporary)) {
+      if (await exists(join(to, name))) {
+        await mkdir(before, { recursive: true, mode: 0o700 })
+        await step({ from: join(to, name), to: join(before, name) })
+      }
+      await step({ from: join(temporary, name), to: join(to, name) })
+    }
+    await rmdir(temporary).catch(ignoreMissing)
+    const data = (await exists(work.data)) ? work.data : work.target
+    await link(join(data, 'pg_tblspc', oid), to)
+  }
+  if (work.spool) await step(work.spool)
+  // While the new one still waits, what is in its place is the old one.
+  if (await exists(work.data)) {
+    if (work.before !== null && (await exists(work.target)) && !(await exists(work.before)))
+      await step({ from: work.target, to: work.before })
+    await step({ from: work.data, to: work.target }) // commit point: the restored cluster is there
+  }
+  await rm(work.socket, { recursive: true, force: true })
+  await rm(work.root, { recursive: true, force: true })
+}
+
+/**
+ * Finishes or undoes what dead restores to a place left. The caller holds that place.
+ * @returns a line for each, for people
+ */
+export async function recoverWorks(stateDir: string, target: string): Promise<string[]> {
+  const lines: string[] = []
+  for (const name of await listJournals(dirname(journalPath(stateDir, PREFIX)))) {
+    if (!name.startsWith(PREFIX)) continue
+    const path = journalPath(stateDir, name)
+    const work = await readJournal<Work>(path)
+    if (work?.target !== target) continue
+    if (work.phase === 'fill') await undoWork(work)
+    else await swapWork(work)
+    await removeJournal(path)
+    const how = work.phase === 'fill' ? 'what it had made was removed' : 'it was finished'
+    const line = `a restore of ${work.label} to "${target}" did not end: ${how}`
+    log('notice', `restore: ${line}`)
+    lines.push(line)
+  }
+  return lines
+}
+
+/** Content of a tablespace is in folders such as PG_15_202209061. */
+async function versionFolders(folder: string): Promise<string[]> {
+  const names = await readdir(folder).catch((error: unknown) => {
+    ignoreMissing(error)
+    return []
+  })
+  return names.filter((name) => name.startsWith('PG_'))
+}
+
+async function step({ from, to }: Step): Promise<void> {
+  if (!(await exists(from))) return // done by a run before
+  await rename(from, to)
+  await syncFolder(dirname(to))
+  if (dirname(from) !== dirname(to)) await syncFolder(dirname(from))
+}
+
+async function link(path: string, to: string): Promise<void> {
+  await unlink(path).catch(ignoreMissing)
+  await symlink(to, path)
+  await syncFolder(dirname(path))
+}
+
+/** Ends the server of a restore that is not to be; its data is thrown away. */
+export async function killServer(dataDir: string): Promise<void> {
+  const isThere = await stat(dataDir).then(
+    () => true,
+    () => false,
+  )
+  if (!isThere) return
+  for (let waited = 0; waited < 200; waited++) {
+    const pid = await livePid(dataDir)
+    if (pid === undefined) return
+    // SIGQUIT is an immediate shutdown (src/backend/postmaster/postmaster.c, pmdie).
+    try {
+      process.kill(pid, waited < 100 ? 'SIGQUIT' : 'SIGKILL')
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EPERM')
+        throw new Fail('not-permitted', `cannot end process ${pid} of a restore: ${messageOf(error)}`)
+    }
+    await sleep(100)
+  }
+  throw new Fail('command-failed', `the server of a restore in "${dataDir}" does not end`)
+}
+
+function ignoreMissing(error: unknown): void {
+  if (!isMissing(error)) throw error
+}
