@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
-import { access, constants, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import process from 'node:process'
-import { Fail, messageOf } from '../core/fail.ts'
-import { exists, reasonOf } from '../core/file.ts'
-import { describeSecret, readSecret, type SecretRef } from '../core/secret.ts'
+import { run } from '../core/exec.ts'
+import { Fail } from '../core/fail.ts'
+import { reasonOf } from '../core/file.ts'
+import { describeSecret, readSecret, Secret, type SecretRef } from '../core/secret.ts'
 import { type Host } from '../host/schema.ts'
 
 /** A private key that the age program can read. Disposed of, no copy of it is left. */
@@ -32,15 +33,17 @@ export async function openIdentity(source: SecretRef | { readonly path: string }
   const text = (await readSecret(ref)).reveal()
   assertIdentity(text, describeSecret(ref))
   // The name says whose it is: a later run removes those of the dead.
-  const copy = join(memoryFolder(), `${PREFIX}${process.pid}-${randomBytes(6).toString('hex')}`)
-  await mkdir(memoryFolder(), { recursive: true })
-  await writeFile(copy, `${text}\n`, { mode: 0o600, flag: 'wx' })
-  return {
-    path: copy,
-    async [Symbol.asyncDispose]() {
-      await rm(copy, { force: true })
-    },
+  const own = `${process.pid}-${await startOf(process.pid)}-${randomBytes(6).toString('hex')}`
+  const copy = join(memoryFolder(), PREFIX + own)
+  const remove = () => rm(copy, { force: true })
+  try {
+    await mkdir(memoryFolder(), { recursive: true })
+    await writeFile(copy, `${text}\n`, { mode: 0o600, flag: 'wx' })
+  } catch (cause) {
+    await remove()
+    throw new Fail('secret', `cannot write an identity for age to "${copy}": ${reasonOf(cause)}`, { cause })
   }
+  return { path: copy, [Symbol.asyncDispose]: remove }
 }
 
 /**
@@ -53,13 +56,32 @@ export async function hostIdentity(host: Host, path: string | undefined): Promis
   return ref === undefined ? undefined : openIdentity(ref)
 }
 
+/** A new pair of keys of age. */
+export interface KeyPair {
+  /** The public key: goes into the host file. */
+  readonly recipient: string
+  /** The private key. */
+  readonly identity: Secret
+}
+
+/**
+ * Makes a pair of keys; nothing of it is kept.
+ * @throws {Fail} `not-permitted` when age is not installed
+ */
+export async function makeKeyPair(): Promise<KeyPair> {
+  const { stdout } = await run(['age-keygen'])
+  const recipient = /^# public key: (age1[0-9a-z]+)$/m.exec(stdout)?.[1]
+  const identity = /^AGE-SECRET-KEY-1[0-9A-Z]+$/m.exec(stdout)?.[0]
+  if (recipient !== undefined && identity !== undefined) return { recipient, identity: new Secret(identity) }
+  throw new Fail('command-failed', 'age-keygen printed no pair of keys')
+}
+
 function memoryFolder(): string {
   return process.env['RUNTIME_DIRECTORY']?.split(':')[0] ?? '/dev/shm'
 }
 
 async function contentOf(path: string): Promise<string> {
   try {
-    await access(path, constants.R_OK)
     return await readFile(path, 'utf8')
   } catch (cause) {
     throw new Fail('secret', `cannot read the identity "${path}": ${reasonOf(cause)}`, {
@@ -78,18 +100,23 @@ function assertIdentity(text: string, what: string): void {
   })
 }
 
-/** Removes what runs that were killed have left. */
+/** Removes what runs that were killed have left. What another user left is theirs. */
 async function sweepLeftovers(): Promise<void> {
   const folder = memoryFolder()
   const names = await readdir(folder).catch(() => [])
-  for (const name of names.filter((name) => name.startsWith(PREFIX))) {
-    const pid = /^\d+/.exec(name.slice(PREFIX.length))?.[0]
-    if (pid !== undefined && (await exists(`/proc/${pid}`))) continue
-    await rm(join(folder, name), { force: true }).catch((error: unknown) => {
-      throw new Fail(
-        'secret',
-        `cannot remove "${join(folder, name)}", which a dead run left: ${messageOf(error)}`,
-      )
-    })
+  for (const name of names) {
+    const [pid, start] = name.startsWith(PREFIX) ? name.slice(PREFIX.length).split('-') : []
+    if (pid === undefined || (start !== undefined && (await startOf(pid)) === start)) continue
+    await rm(join(folder, name), { force: true }).catch(() => {}) // not ours to remove: its owner's next run does
   }
+}
+
+/**
+ * When a process began, in ticks since boot: with its id it names a process for ever, since ids come again.
+ * Field 22 of proc(5)'s stat; the second one, in parentheses, may hold anything.
+ * @returns undefined when there is none
+ */
+async function startOf(pid: number | string): Promise<string | undefined> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined)
+  return text?.slice(text.lastIndexOf(')') + 2).split(' ')[22 - 3]
 }

@@ -127,7 +127,9 @@ export async function* unpack(
     })
   } catch (error) {
     if (!(error instanceof Fail) || error.code !== 'command-failed') throw error
-    throw keyFailure(key, error) ?? unreadable(key, error)
+    if (!isKeyFailure(error)) throw unreadable(key, error)
+    await assertUndamaged(store, expected, signal)
+    throw wrongKey(key, error)
   }
 }
 
@@ -151,13 +153,28 @@ export function requireIdentity(what: string, identity: string | undefined): ass
   })
 }
 
-function keyFailure(key: string, error: Fail): Fail | undefined {
-  if (
-    !/no identity matched|malformed secret key|unknown identity|failed to read.*identit/i.test(
-      error.hint ?? '',
-    )
-  )
-    return undefined
+// What age 1.1 says of keys; all else that it says is of the file.
+const KEY_FAILURE = /no identity matched|error: reading "|malformed secret key|unknown identity|passphrase/
+
+function isKeyFailure(error: Fail): boolean {
+  return error.message.startsWith('age ') && KEY_FAILURE.test(error.hint ?? '')
+}
+
+/** Above this, reading all of a file again is too long a wait for an error. */
+const QUICKLY_READ = 64 * 1024 ** 2
+
+/** A flipped bit among the first bytes looks like a wrong key to age. */
+async function assertUndamaged(
+  store: Store,
+  { key, size, sha256 }: Expected,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (size > QUICKLY_READ) return
+  const bytes = verified(await store.get(key), { what: `stored file "${key}"`, size, sha256 })
+  for await (const _chunk of bytes) signal?.throwIfAborted()
+}
+
+function wrongKey(key: string, error: Fail): Fail {
   return new Fail('wrong-key', `"${key}" is encrypted for somebody else: this identity cannot read it`, {
     hint: 'Give the file with the private key of one of its recipients: --identity FILE',
     cause: error,
