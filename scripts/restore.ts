@@ -1,13 +1,14 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/howdah" "$0" "$@"'
 /**
- * Restores a database from a backup.
+ * Restores a database, or a whole cluster, from a backup.
  *
  *     howdah restore database xtelem --plan -c conf/demo.toml
  *
- * Exit codes: 0 done, 2 usage, 10 host file, 13 another user is needed, 20 locked, 25 a program
+ * Exit codes: 0 done, 2 usage, 10 host file, 12 secret, 13 another user is needed, 20 locked, 25 a program
  * failed, 30-33 server, 40 and 42 plan, 51-54 store and backup, 56 something is in its place, 57 no
- * space, 60 the restored database is not what was dumped.
+ * space, 59 WAL is missing, 60 the restored database is not what was dumped, 61 target unreached, 62 wrong key or none.
  */
+import { clusterVerb } from './backup/recover/verb.ts'
 import { planDatabaseRestore, restoreDatabase, type RestoreScope } from './backup/restore.ts'
 import { type RestorePlan, showRestorePlan } from './backup/restore-plan.ts'
 import { loadHost } from './cluster/open.ts'
@@ -19,7 +20,7 @@ import { formatCount, formatDuration, formatSize } from './core/quantity.ts'
 
 await main({
   name: 'restore',
-  summary: 'restore a database from a backup',
+  summary: 'restore a database, or a whole cluster, from a backup',
   example: 'howdah restore database xtelem --plan -c conf/demo.toml',
   verbs: [
     {
@@ -34,12 +35,17 @@ await main({
           flags: '--swap',
           help: 'put it in the place of the one that exists, which is kept as NAME_before_TIME',
         },
+        {
+          flags: '--identity <file>',
+          help: "age's private key, for a backup that is encrypted; default: [encryption] identity",
+        },
         { flags: '--drop-old', help: 'with --swap: drop that one afterwards (needs --allow deletes-data)' },
       ],
       common: ['file', 'plan', 'yes', 'allow'],
       fails: [
         'host-file',
         'file-unreadable',
+        'secret',
         'not-permitted',
         'lock-held',
         'command-failed',
@@ -56,9 +62,11 @@ await main({
         'target-not-empty',
         'no-space',
         'verify-failed',
+        'wrong-key',
       ],
       run: restore,
     },
+    clusterVerb,
   ],
 })
 
@@ -96,6 +104,7 @@ async function scopeOf(call: Call): Promise<RestoreScope> {
   assertConsent(call, dropOld, swap)
   return {
     host,
+    identity: option('identity'),
     request: { database, as: option('as'), swap, dropOld },
     choice: { label: option('backup') ?? 'latest', job: option('job'), database },
   }

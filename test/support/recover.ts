@@ -91,7 +91,15 @@ ${toml}`,
     async copy(...args) {
       const dir = join(server.dir, `copy${++number}`)
       const port = String(20_000 + number)
-      const { code, stdout, stderr } = await restore('cluster', '--to', dir, '--port', port, '--json', ...args)
+      const { code, stdout, stderr } = await restore(
+        'cluster',
+        '--to',
+        dir,
+        '--port',
+        port,
+        '--json',
+        ...args,
+      )
       if (code !== 0) throw new Error(`restore failed with ${code}: ${stderr}`)
       return openCopy(server, dir, (JSON.parse(stdout) as { result: Record<string, unknown> }).result)
     },
@@ -131,7 +139,13 @@ export async function openCopy(
 }
 
 async function ship(server: TestServer, wal: WalStore, systemIdentifier: string): Promise<string> {
-  const [row] = await server.query<{ lsn: string; file: string; used: string; timeline: number; now: string }>(
+  const [row] = await server.query<{
+    lsn: string
+    file: string
+    used: string
+    timeline: number
+    now: string
+  }>(
     'postgres',
     `select lsn::text, pg_walfile_name(lsn) as file, (lsn - '0/0') % ${SEGMENT_SIZE} as used,
        (pg_control_checkpoint()).timeline_id as timeline,
@@ -148,7 +162,14 @@ async function ship(server: TestServer, wal: WalStore, systemIdentifier: string)
   }
   const used = Number(row!.used)
   if (used > 0 && (await wal.has(file)) === undefined) await wal.putPartial(file, join(folder, file), used)
-  await wal.writePosition({ format: 1, systemIdentifier, timeline, lsn, time: now, segmentSize: SEGMENT_SIZE })
+  await wal.writePosition({
+    format: 1,
+    systemIdentifier,
+    timeline,
+    lsn,
+    time: now,
+    segmentSize: SEGMENT_SIZE,
+  })
   return lsn
 }
 

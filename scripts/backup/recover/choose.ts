@@ -128,7 +128,11 @@ function isPhysical(entry: CatalogEntry): entry is CatalogEntry & PhysicalFound 
   return 'manifest' in entry && entry.manifest.physical !== undefined
 }
 
-function whyNot(manifest: PhysicalFound['manifest'], target: Target, way: Way | undefined): string | undefined {
+function whyNot(
+  manifest: PhysicalFound['manifest'],
+  target: Target,
+  way: Way | undefined,
+): string | undefined {
   const { physical, ended, timeline } = manifest
   const stop = parseLsn(physical.stopLsn)!
   // PostgreSQL reports no error for a target before the end: it stops as soon as it is consistent.

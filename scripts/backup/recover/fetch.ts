@@ -59,7 +59,11 @@ export async function releaseControl(work: Work): Promise<void> {
 }
 
 /** Gives the cluster its own settings back, without those of a recovery or a standby. */
-export async function releaseSettings(work: Work, edit: (text: string) => string, owner: Owner): Promise<void> {
+export async function releaseSettings(
+  work: Work,
+  edit: (text: string) => string,
+  owner: Owner,
+): Promise<void> {
   const path = join(work.data, 'postgresql.auto.conf')
   const text = (await readTextIfAny(`${path}${HELD}`)) ?? (await readTextIfAny(path)) ?? ''
   await writeFor(path, edit(text), owner)
@@ -87,7 +91,12 @@ interface Places {
 
 const AT_ONCE = 2
 
-async function unpackInto(found: PhysicalFound, places: Places, plan: RecoverPlan, options: FetchOptions): Promise<void> {
+async function unpackInto(
+  found: PhysicalFound,
+  places: Places,
+  plan: RecoverPlan,
+  options: FetchOptions,
+): Promise<void> {
   const { physical } = found.manifest
   const tars = [
     { file: physical.file, folder: places.data },
@@ -204,7 +213,12 @@ async function combine(plan: RecoverPlan, work: Work, options: FetchOptions): Pr
     const spaces = join(work.root, `chain${index}-tablespaces`)
     for (const path of [folder, spaces]) await makeFor(path, owner)
     for (const { oid } of found.manifest.physical.tablespaces) await makeFor(join(spaces, oid), owner)
-    await unpackInto(found, { data: folder, tablespace: (oid) => join(spaces, oid), isPlain: true }, plan, options)
+    await unpackInto(
+      found,
+      { data: folder, tablespace: (oid) => join(spaces, oid), isPlain: true },
+      plan,
+      options,
+    )
     for (const { oid } of found.manifest.physical.tablespaces)
       await symlink(join(spaces, oid), join(folder, 'pg_tblspc', oid))
     await unpackManifest(found, folder, owner, options)

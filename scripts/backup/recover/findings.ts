@@ -30,7 +30,10 @@ async function programFindings({ manifest }: PhysicalFound, bindir: string): Pro
   const here = Number.parseInt(stdout.replace(/^\D*/, ''), 10)
   if (here === major) return []
   return [
-    { level: 'impossible', text: `the programs in "${bindir}" are of major ${here}, the backup is of ${major}` },
+    {
+      level: 'impossible',
+      text: `the programs in "${bindir}" are of major ${here}, the backup is of ${major}`,
+    },
   ]
 }
 
@@ -40,7 +43,9 @@ async function collationFindings({ manifest }: PhysicalFound): Promise<RecoverFi
     ({ localeProvider, collationVersion }) => localeProvider === 'libc' && collationVersion !== null,
   )
   if (used.length === 0) return []
-  const { stdout } = await run(['getconf', 'GNU_LIBC_VERSION'], { okCodes: [0, 1] }).catch(() => ({ stdout: '' }))
+  const { stdout } = await run(['getconf', 'GNU_LIBC_VERSION'], { okCodes: [0, 1] }).catch(() => ({
+    stdout: '',
+  }))
   const here = /\d+\.\d+/.exec(stdout)?.[0]
   return used
     .filter(({ collationVersion }) => here !== undefined && collationVersion !== here)

@@ -18,7 +18,12 @@ import { type Work } from './work.ts'
  * Makes a recovered data directory what its owner will start: with its own settings, or, a copy, with
  * those that keep it away from the cluster that it comes from.
  */
-export async function handOver(host: Host, plan: RecoverPlan, work: Work, identity: string | undefined): Promise<void> {
+export async function handOver(
+  host: Host,
+  plan: RecoverPlan,
+  work: Work,
+  identity: string | undefined,
+): Promise<void> {
   const { place } = plan
   const more = place.kind === 'copy' ? copySettings(host, plan) : {}
   await releaseSettings(work, (text) => ownSettings(text, more), place.owner)
@@ -103,7 +108,8 @@ async function restoreConfig(plan: RecoverPlan, folder: string, identity: string
   for (const file of manifest.files.filter(({ name }) => name.startsWith('etc/'))) {
     const name = decodeURIComponent(file.name.slice('etc/'.length).replace(/\.zst(\.age)?$/, ''))
     if (name === 'postgresql.auto.conf') continue // it is in the data directory
-    if (name.split('/').includes('..')) throw new Fail('backup-damaged', `"${file.name}" leads out of its folder`)
+    if (name.split('/').includes('..'))
+      throw new Fail('backup-damaged', `"${file.name}" leads out of its folder`)
     const key = `${manifest.cluster}/backup/${manifest.label}/${file.name}`
     const chunks: Buffer[] = []
     for await (const chunk of unpack(store, { ...file, key }, { identity })) chunks.push(chunk)

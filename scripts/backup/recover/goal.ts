@@ -151,4 +151,3 @@ export function micros(iso: string): string {
   if (second === undefined) throw new Fail('bug', `${JSON.stringify(iso)} is no moment in UTC`)
   return `${second}.${fraction.padEnd(6, '0')}`
 }
-

@@ -36,4 +36,3 @@ function newestTimeline({ segments, partials }: WalListing): number | undefined 
 export function showWay({ timeline, history }: Way): string {
   return [...history.map((line) => line.timeline), timeline].join(' > ')
 }
-

@@ -55,23 +55,8 @@ export interface Space {
  */
 export async function placeOf(host: Host, found: PhysicalFound, to: string | undefined): Promise<Place> {
   const { postgres } = host
-  if (postgres.kind === 'remote') {
-    throw new Fail('not-permitted', 'a remote cluster cannot be restored from here', {
-      hint: 'Name a folder on this host with --to DIR.',
-    })
-  }
   const { major } = found.manifest.postgres
-  if (to === undefined && postgres.major !== major) {
-    throw new Fail('plan-impossible', `the backup is of major ${major}, the host file says ${postgres.major}`, {
-      hint: `Set postgres.major = ${major}.`,
-    })
-  }
-  const own = postgres.kind === 'private' ? postgres.data_dir! : await debianPlace(host)
-  const dataDir = resolve(to ?? own)
-  if (to !== undefined && (await isSame(dataDir, own)))
-    throw new Fail('usage', `--to ${dataDir} is the data directory of the cluster itself`, {
-      hint: 'Leave --to out to restore it in its place.',
-    })
+  const dataDir = await dataDirOf(host, major, to)
   const isPrivate = postgres.kind === 'private' && postgres.major === major
   const bindir = isPrivate ? privateBindir(postgres) : `/usr/lib/postgresql/${major}/bin`
   const osUser = await userOf(host, dataDir, to)
@@ -173,9 +158,13 @@ export function tablespaceMoves(
   // A copy that shared a tablespace with the cluster it comes from would write into its files.
   const shared = kind === 'copy' ? moves.find(({ from, to }) => from === to) : undefined
   if (shared) {
-    throw new Fail('target-not-empty', `tablespace ${shared.name} would be put where it was: "${shared.from}"`, {
-      hint: `A copy needs a place of its own for it: --tablespace ${shared.from}=DIR`,
-    })
+    throw new Fail(
+      'target-not-empty',
+      `tablespace ${shared.name} would be put where it was: "${shared.from}"`,
+      {
+        hint: `A copy needs a place of its own for it: --tablespace ${shared.from}=DIR`,
+      },
+    )
   }
   const twice = moves.find(({ to }, index) => moves.findIndex((other) => other.to === to) !== index)
   if (twice) throw new Fail('usage', `two tablespaces would be put into "${twice.to}"`)
@@ -203,9 +192,34 @@ export async function isEmpty(path: string): Promise<boolean> {
     (names) => names.every((name) => name === 'lost+found'),
     (error: unknown) => {
       if (isMissing(error)) return true
-      throw new Fail('not-permitted', `cannot look into "${path}"`, { hint: 'Run this as root.', cause: error })
+      throw new Fail('not-permitted', `cannot look into "${path}"`, {
+        hint: 'Run this as root.',
+        cause: error,
+      })
     },
   )
+}
+
+async function dataDirOf(host: Host, major: number, to: string | undefined): Promise<string> {
+  const { postgres } = host
+  if (postgres.kind === 'remote') {
+    throw new Fail('not-permitted', 'a remote cluster cannot be restored from here', {
+      hint: 'Name a host file of kind "private" or "debian".',
+    })
+  }
+  const own = resolve(postgres.kind === 'private' ? postgres.data_dir! : await debianPlace(host))
+  if (to === undefined) {
+    if (postgres.major === major) return own
+    throw new Fail(
+      'plan-impossible',
+      `the backup is of major ${major}, the host file says ${postgres.major}`,
+      { hint: `Set postgres.major = ${major}.` },
+    )
+  }
+  if (!(await isSame(resolve(to), own))) return resolve(to)
+  throw new Fail('usage', `--to ${to} is the data directory of the cluster itself`, {
+    hint: 'Leave --to out to restore it in its place.',
+  })
 }
 
 async function debianPlace(host: Host): Promise<string> {

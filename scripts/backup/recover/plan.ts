@@ -73,9 +73,13 @@ export async function planRecovery(
   const chain = chainOf(catalog, chosen)
   const { manifest } = chosen
   if (identity === undefined && chain.some((each) => each.manifest.encrypted)) {
-    throw new Fail('wrong-key', `backup ${manifest.label} is encrypted, and there is no identity to read it with`, {
-      hint: 'Give the file with the private key: --identity FILE',
-    })
+    throw new Fail(
+      'wrong-key',
+      `backup ${manifest.label} is encrypted, and there is no identity to read it with`,
+      {
+        hint: 'Give the file with the private key: --identity FILE',
+      },
+    )
   }
   const place = await placeOf(host, chosen, request.to)
   const findings = await hostFindings(chosen, place.bindir)
@@ -98,10 +102,7 @@ export async function planRecovery(
     bytes: chain.reduce((sum, each) => sum + each.manifest.files.reduce((all, { size }) => all + size, 0), 0),
     walBytes: route.segments.length * manifest.physical.walSegmentSize,
     spaces: await spaces(spaceNeeds(chain, place, moves, route)),
-    findings: [
-      ...findings,
-      ...route.warnings.map((text) => ({ level: 'warning', text }) as const),
-    ],
+    findings: [...findings, ...route.warnings.map((text) => ({ level: 'warning', text }) as const)],
   }
 }
 
@@ -146,15 +147,19 @@ async function lookAt(wal: WalStore, { timeline }: RecoverRequest): Promise<Seen
 }
 
 interface Scanner extends AsyncDisposable {
-  scan(names: readonly string[]): ReturnType<typeof scanWal>
+  readonly scan: (names: readonly string[]) => ReturnType<typeof scanWal>
 }
 
-async function openScanner(wal: WalStore | undefined, found: PhysicalFound, bindir: string): Promise<Scanner> {
+async function openScanner(
+  wal: WalStore | undefined,
+  found: PhysicalFound,
+  bindir: string,
+): Promise<Scanner> {
   const folder = await mkdtemp(join(tmpdir(), 'howdah-wal-'))
   const { walSegmentSize: segmentSize } = found.manifest.physical
   const fetched = new Set<string>()
   return {
-    async scan(names) {
+    scan: async (names) => {
       for (const name of names) {
         if (fetched.has(name)) continue
         await fetchWalFile(wal!, name, { folder, segmentSize })
@@ -179,7 +184,8 @@ function spaceNeeds(
   const inTablespaces = moves.reduce((sum, { size }) => sum + size, 0)
   const wal = Math.min(WAL_AHEAD, (route.segments.length + 4) * walSegmentSize)
   // Of a chain, all of it lies beside what it becomes.
-  const combined = chain.length > 1 ? chain.reduce((sum, each) => sum + each.manifest.physical.dataSize, 0) : 0
+  const combined =
+    chain.length > 1 ? chain.reduce((sum, each) => sum + each.manifest.physical.dataSize, 0) : 0
   return [
     { path: place.dataDir, bytes: dataSize - inTablespaces + combined + wal },
     ...moves.map(({ to, size }) => ({ path: to, bytes: size })),

@@ -62,7 +62,8 @@ export async function restoreCluster(
   const plan = await planRecovery(host, sources, request, options.identity)
   const recoveredWorks = await recoverWorks(host.host.state_dir, plan.place.dataDir)
   // What a dead run had begun may have changed what is there.
-  const now = recoveredWorks.length === 0 ? plan : await planRecovery(host, sources, request, options.identity)
+  const now =
+    recoveredWorks.length === 0 ? plan : await planRecovery(host, sources, request, options.identity)
   await assertPlaceFree(now.place, now.tablespaces)
   assertRecoverable(now)
   if ((await options.confirm?.(now)) === false) {
@@ -78,7 +79,7 @@ async function run(host: Host, plan: RecoverPlan, options: RecoverOptions): Prom
   const id = randomLetters(randomBytes(6))
   const { label, systemIdentifier } = plan.chain.at(-1)!.manifest
   const spool = plan.place.kind === 'own' ? await spoolStep(host, systemIdentifier, id) : null
-  const work = workOf(id, label, plan.place, plan.tablespaces, spool)
+  const work = workOf({ id, label, place: plan.place, moves: plan.tablespaces, spool })
   const written = workLog(host.host.state_dir, id, plan.place.osUser)
   await written.write(work)
   options.onPhase?.('planned')
@@ -147,7 +148,10 @@ async function undo(work: Work, forget: () => Promise<void>): Promise<void> {
     await undoWork(work)
     await forget()
   } catch (error) {
-    log('warning', `restore: "${work.root}" could not be removed, the next restore does it: ${messageOf(error)}`)
+    log(
+      'warning',
+      `restore: "${work.root}" could not be removed, the next restore does it: ${messageOf(error)}`,
+    )
   }
 }
 

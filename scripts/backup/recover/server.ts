@@ -78,11 +78,17 @@ async function recoverToGoal(running: RecoveryRun): Promise<Recovered> {
   }
 }
 
-async function start({ plan, work, script, superuser }: RecoveryRun, more: Record<string, string>): Promise<void> {
+async function start(
+  { plan, work, script, superuser }: RecoveryRun,
+  more: Record<string, string>,
+): Promise<void> {
   const { bindir, osUser, owner } = plan.place
   const conf = join(work.root, 'conf')
   await mkdir(conf, { recursive: true, mode: 0o755 })
-  const { stdout: control } = await run([join(bindir, 'pg_controldata'), work.data], { as: osUser, env: { LC_ALL: 'C' } })
+  const { stdout: control } = await run([join(bindir, 'pg_controldata'), work.data], {
+    as: osUser,
+    env: { LC_ALL: 'C' },
+  })
   const settings = {
     found: plan.chain.at(-1)!,
     way: plan.way,
@@ -100,7 +106,16 @@ async function start({ plan, work, script, superuser }: RecoveryRun, more: Recor
   await write('pg_ident.conf', `howdah ${quoted(osUser)} ${quoted(superuser)}\n`)
   await write('server.log', '')
   // -W: what pg_ctl thinks of the start proves nothing, and it gives up after a minute.
-  const argv = ['-s', '-W', '-D', work.data, '-l', join(conf, 'server.log'), '-o', `-c config_file=${shellWord(join(conf, 'postgresql.conf'))}`]
+  const argv = [
+    '-s',
+    '-W',
+    '-D',
+    work.data,
+    '-l',
+    join(conf, 'server.log'),
+    '-o',
+    `-c config_file=${shellWord(join(conf, 'postgresql.conf'))}`,
+  ]
   await run([join(bindir, 'pg_ctl'), 'start', ...argv], { as: osUser, env: { LC_ALL: 'C.UTF-8' } })
 }
 
@@ -109,7 +124,10 @@ function assertSystem(control: string, { chain }: RecoverPlan): void {
   const { systemIdentifier, label } = chain.at(-1)!.manifest
   const found = controlValue(control, 'Database system identifier')
   if (found === systemIdentifier) return
-  throw new Fail('backup-damaged', `backup ${label} has the system ${found}, its manifest says ${systemIdentifier}`)
+  throw new Fail(
+    'backup-damaged',
+    `backup ${label} has the system ${found}, its manifest says ${systemIdentifier}`,
+  )
 }
 
 async function awaitGoal(running: RecoveryRun): Promise<RecoveryState> {
@@ -123,7 +141,10 @@ async function awaitGoal(running: RecoveryRun): Promise<RecoveryState> {
       const isAlive = (await livePid(work.data)) !== undefined
       if (isAlive) quietSince = Date.now()
       const text = await logOf(work)
-      if (!isAlive && (Date.now() - quietSince > 5000 || /^(FATAL|LOG: {2}database system is shut down)/m.test(text)))
+      if (
+        !isAlive &&
+        (Date.now() - quietSince > 5000 || /^(FATAL|LOG: {2}database system is shut down)/m.test(text))
+      )
         throw ended(text, plan)
       client ??= await connected(running)
       const state = client && (await stateOf(client).catch(() => undefined))
@@ -202,7 +223,8 @@ async function connected({ plan, work, superuser }: RecoveryRun): Promise<Client
     })
   } catch (error) {
     // Not yet consistent, or gone: the process and its log say which.
-    if (error instanceof Fail && ['server-unreachable', 'server-failed'].includes(error.code)) return undefined
+    if (error instanceof Fail && ['server-unreachable', 'server-failed'].includes(error.code))
+      return undefined
     throw error
   }
 }
@@ -273,7 +295,8 @@ function settingsAskedFor(text: string, plan: RecoverPlan): Record<string, strin
   const lower = /(\w+) = -?\d+ is a lower setting than on the primary server, where its value was (\d+)/g
   for (const [, name, value] of text.matchAll(lower)) asked[name!] = value!
   if (/resource manager with ID \d+ not registered/.test(text))
-    asked['shared_preload_libraries'] = plan.chain.at(-1)!.manifest.physical.settings['shared_preload_libraries'] ?? ''
+    asked['shared_preload_libraries'] =
+      plan.chain.at(-1)!.manifest.physical.settings['shared_preload_libraries'] ?? ''
   return asked
 }
 
@@ -285,4 +308,3 @@ async function logOf({ root }: Work): Promise<string> {
 function quoted(name: string): string {
   return `"${name}"`
 }
-

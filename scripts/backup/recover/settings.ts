@@ -41,7 +41,10 @@ export function isolatedConf(options: IsolatedSettings): string {
   const { found, control, socket, conf } = options
   const required = Object.entries(REQUIRED).map(([name, label]) => {
     const known = Number(found.manifest.physical.settings[name] ?? 0)
-    return [name, String(Math.max(known, Number(controlValue(control, label) ?? 0), MINIMUM[name] ?? 0))] as const
+    return [
+      name,
+      String(Math.max(known, Number(controlValue(control, label) ?? 0), MINIMUM[name] ?? 0)),
+    ] as const
   })
   const settings: Record<string, string> = {
     ...Object.fromEntries(required),
@@ -71,7 +74,10 @@ export function isolatedConf(options: IsolatedSettings): string {
     log_timezone: 'UTC',
     timezone: 'UTC',
     restore_command: `${shellWord(options.script)} "%f" "%p"`,
-    recovery_target_timeline: options.goal.kind === 'immediate' || options.way === undefined ? 'current' : String(options.way.timeline),
+    recovery_target_timeline:
+      options.goal.kind === 'immediate' || options.way === undefined
+        ? 'current'
+        : String(options.way.timeline),
     recovery_target_action: 'pause',
     recovery_target_inclusive: 'on',
     ...goalSettings(options.goal),

@@ -14,8 +14,16 @@ export function showRecoverPlan(plan: RecoverPlan): string {
   lines.push(
     `restore cluster of ${manifest.label}: kind ${manifest.kind}, PostgreSQL ${manifest.postgres.version}, ended ${manifest.ended}`,
   )
-  if (chain.length > 1) lines.push(`  on top of ${chain.slice(0, -1).map((each) => each.manifest.label).join(', ')}`)
-  lines.push(`  target      ${showTarget(request.target)}${goal.kind === 'lsn' ? ` (LSN ${formatLsn(goal.lsn)})` : ''}`)
+  if (chain.length > 1)
+    lines.push(
+      `  on top of ${chain
+        .slice(0, -1)
+        .map((each) => each.manifest.label)
+        .join(', ')}`,
+    )
+  lines.push(
+    `  target      ${showTarget(request.target)}${goal.kind === 'lsn' ? ` (LSN ${formatLsn(goal.lsn)})` : ''}`,
+  )
   if (way) lines.push(`  timeline    ${showWay(way)}`)
   lines.push(
     segments.length === 0

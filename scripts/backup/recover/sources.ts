@@ -25,7 +25,9 @@ export function hostSources(host: Host): Sources {
     walOf(catalog, system) {
       const prefix = layoutOf(host).wal(system)
       if (host.archive) return { store: openStore(host, host.archive.store), prefix }
-      const entry = catalog.findLast((each) => 'manifest' in each && each.manifest.systemIdentifier === system)
+      const entry = catalog.findLast(
+        (each) => 'manifest' in each && each.manifest.systemIdentifier === system,
+      )
       return { store: entry!.store, prefix }
     },
   }
@@ -65,7 +67,9 @@ export async function storedHost(
     if (!file) continue
     const chunks: Buffer[] = []
     const key = `${manifest.cluster}/backup/${label}/${file.name}`
-    const content = file.name.includes('.zst') ? unpack(store, { ...file, key }, { identity }) : await store.get(key)
+    const content = file.name.includes('.zst')
+      ? unpack(store, { ...file, key }, { identity })
+      : await store.get(key)
     for await (const chunk of content) chunks.push(chunk as Buffer)
     return parseHost(Buffer.concat(chunks).toString('utf8'), { path: `host.toml of ${label}`, overrides })
   }

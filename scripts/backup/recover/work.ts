@@ -1,5 +1,6 @@
 import { chown, mkdir, readdir, rename, rm, rmdir, stat, symlink, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import process from 'node:process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { stateAccess } from '../../cluster/lock.ts'
 import { Fail, messageOf } from '../../core/fail.ts'
@@ -46,14 +47,18 @@ export interface Work {
 
 const PREFIX = 'restore-cluster-'
 
+/** What {@link workOf} names. */
+export interface WorkNames {
+  /** Random. */
+  readonly id: string
+  readonly label: string
+  readonly place: Place
+  readonly moves: readonly TablespaceMove[]
+  readonly spool: Step | null
+}
+
 /** Names everything of a restore. Pure. */
-export function workOf(
-  id: string,
-  label: string,
-  place: Place,
-  moves: readonly TablespaceMove[],
-  spool: Step | null,
-): Work {
+export function workOf({ id, label, place, moves, spool }: WorkNames): Work {
   const root = `${place.dataDir}.restoring-${id}`
   const suffix = place.before?.split('.before-').at(-1) ?? id
   return {
