@@ -1,11 +1,12 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/howdah" "$0" "$@"'
 /**
- * Makes, changes and checks the secrets that a host file refers to. None is ever printed.
+ * Makes, changes and checks the secrets that a host file refers to, and makes keys for encryption.
  *
  *     howdah secret generate /etc/howdah/secrets/xtelem --owner xtelem
  *
  * Exit codes: 0 done, 1 a secret is not as it should be (check), 2 usage, 10 host file, 11 a file cannot
- * be read or written, 12 secret, 13 another user is needed, 20 locked, 30-33 server.
+ * be read or written, 12 secret, 13 another user or age is needed, 20 locked, 25 age-keygen failed, 30-33
+ * server.
  */
 import { dirname, resolve } from 'node:path'
 import process from 'node:process'
@@ -15,10 +16,12 @@ import { loadHost, openCluster, requireCluster } from './cluster/open.ts'
 import { type Call, main, type Outcome } from './core/cli.ts'
 import { type Code, Fail } from './core/fail.ts'
 import { type Access, exists, makeFolder } from './core/file.ts'
+import { Secret } from './core/secret.ts'
 import { createSecretFile, makeSecret, MIN_SECRET_LENGTH, SECRET_LENGTH } from './core/secret-file.ts'
 import { show } from './cluster/sql.ts'
 import { planRotation, rotatePassword } from './plan/rotate.ts'
 import { checkSecrets, showSecrets } from './plan/secret-check.ts'
+import { makeKeyPair } from './store/identity.ts'
 
 const FAILS: readonly Code[] = ['host-file', 'file-unreadable', 'not-permitted']
 const SERVER_FAILS: readonly Code[] = [
@@ -58,6 +61,20 @@ await main({
       run: rotate,
     },
     {
+      name: 'age',
+      summary: 'make a pair of keys for encrypted backups, and print the private one: it is kept nowhere',
+      options: [
+        {
+          flags: '--out <file>',
+          help: 'write the private one to a new file instead: for a host that runs drills',
+        },
+        { flags: '--owner <user>', help: 'with --out: OS user that may read it; default: who runs this' },
+      ],
+      common: ['plan'],
+      fails: ['file-unreadable', 'not-permitted', 'command-failed'],
+      run: age,
+    },
+    {
       name: 'check',
       summary: 'look at every secret of the host file, and at what the server has; change nothing',
       common: ['file'],
@@ -77,9 +94,7 @@ async function generate(call: Call): Promise<Outcome> {
       done.push({ file, made: !(await exists(file)) })
       continue
     }
-    // Its owner's group may pass, to get at the file.
-    await makeFolder(dirname(file), { ...access, uid: process.geteuid!(), mode: 0o750 })
-    done.push({ file, made: await createSecretFile(file, makeSecret(length), access) })
+    done.push({ file, made: await writeNew(file, makeSecret(length), access) })
   }
   const verb = call.planOnly ? 'would make' : 'made'
   const lines = done.map(({ file, made }) =>
@@ -89,6 +104,47 @@ async function generate(call: Call): Promise<Outcome> {
     text: lines.join('\n') || 'the host file refers to no secret in a file',
     result: { plan: call.planOnly, files: done },
   }
+}
+
+async function writeNew(file: string, secret: Secret, access: Required<Access>): Promise<boolean> {
+  // Its owner's group may pass, to get at the file.
+  await makeFolder(dirname(file), { ...access, uid: process.geteuid!(), mode: 0o750 })
+  return createSecretFile(file, secret, access)
+}
+
+async function age(call: Call): Promise<Outcome> {
+  const { access, owner } = accessOf(call)
+  const file = call.options['out'] === undefined ? undefined : resolve(String(call.options['out']))
+  if (file !== undefined && (await exists(file))) throw occupied(file)
+  if (call.planOnly) {
+    const how = file === undefined ? 'print both' : `write the private one to ${file} (0400, owner ${owner})`
+    return { text: `would make a pair of keys, and ${how}`, result: { plan: true, file: file ?? null } }
+  }
+  const { recipient, identity } = await makeKeyPair()
+  const advice = `# In the host file: [encryption] recipients = ["${recipient}"]`
+  const said = { plan: false, recipient, file: file ?? null }
+  if (file === undefined) {
+    // All of it is a file that age reads, so that a pipe may put it where it is to stay.
+    const lines = [
+      '# Keep this elsewhere: it is on no disk of this host, and nothing else reads the backups.',
+    ]
+    return {
+      text: [...lines, advice, identity.reveal()].join('\n'),
+      result: { ...said, identity: identity.reveal() },
+    }
+  }
+  const content = new Secret(`# public key: ${recipient}\n${identity.reveal()}`)
+  if (!(await writeNew(file, content, access))) throw occupied(file)
+  return {
+    text: `made ${file} (0400, owner ${owner}); keep a copy where the loss of this host does not reach\n${advice}`,
+    result: said,
+  }
+}
+
+function occupied(file: string): Fail {
+  return new Fail('file-unreadable', `cannot write "${file}": it is there already`, {
+    hint: 'Backups may need it: give another name.',
+  })
 }
 
 async function rotate(call: Call): Promise<Outcome> {

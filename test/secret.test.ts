@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { userId } from '../scripts/cluster/connect.ts'
+import { run } from '../scripts/core/exec.ts'
 import { makeVerifier, matchesVerifier } from '../scripts/cluster/scram.ts'
 import { ident, literal } from '../scripts/cluster/sql.ts'
 import { ROOT, runScript, type ScriptResult } from './support/script.ts'
@@ -146,6 +147,87 @@ describe('secret generate', () => {
       },
     })
     expect((await readdir(dir)).toSorted()).toEqual(['a', 'b', 'c', 'host.toml'])
+  })
+})
+
+describe('secret age', () => {
+  const PAIR =
+    /^# Keep this elsewhere.*\n# In the host file: \[encryption\] recipients = \["(age1[0-9a-z]{58})"\]\n(AGE-SECRET-KEY-1[0-9A-Z]{58})\n$/
+  const age = (...args: string[]) => secret('age', ...args)
+
+  test('without a file: what is printed is a file that age reads, and nothing of it is on the disk', async () => {
+    const { code, stdout, stderr } = await age()
+    expect([code, stderr]).toEqual([0, ''])
+    const [, recipient] = PAIR.exec(stdout)!
+    const path = join(dir, 'saved')
+    await writeFile(path, stdout)
+    expect((await run(['age-keygen', '-y', path])).stdout.trim()).toBe(recipient)
+  })
+
+  test('twice: two pairs', async () => {
+    expect((await age()).stdout).not.toBe((await age()).stdout)
+  })
+
+  test('--json: both halves; with --out the public one only', async () => {
+    const both = JSON.parse((await age('--json')).stdout) as { result: Record<string, string> }
+    expect(both.result).toEqual({
+      plan: false,
+      recipient: expect.stringMatching(/^age1/),
+      file: null,
+      identity: expect.stringMatching(/^AGE-SECRET-KEY-1/),
+    })
+    const file = join(dir, 'identity')
+    const { stdout, stderr } = await age('--json', '--out', file)
+    expect(JSON.parse(stdout)).toMatchObject({
+      ok: true,
+      result: { file, recipient: expect.stringMatching(/^age1/) },
+    })
+    expect(stdout + stderr).not.toContain('AGE-SECRET-KEY')
+  })
+
+  test('--out: a new file of 0400 that age reads, and its private key is not printed', async () => {
+    const file = join(dir, 'deep/identity')
+    const { code, stdout, stderr } = await age('--out', file)
+    expect([code, stderr]).toEqual([0, ''])
+    expect(stdout).not.toContain('AGE-SECRET-KEY')
+    const recipient = /recipients = \["(age1\w+)"\]/.exec(stdout)![1]
+    expect((await stat(file)).mode & 0o777).toBe(0o400)
+    expect((await run(['age-keygen', '-y', file])).stdout.trim()).toBe(recipient)
+    expect(await readdir(join(dir, 'deep'))).toEqual(['identity'])
+  })
+
+  test.runIf(isRoot)('--out with an owner: has the file', async () => {
+    const file = join(dir, 'own/identity')
+    expect((await age('--out', file, '--owner', 'nobody')).code).toBe(0)
+    expect((await stat(file)).uid).toBe(userId('nobody').uid)
+  })
+
+  test('--out of a file that is there: an error, since backups may need it, and it stays', async () => {
+    const file = join(dir, 'identity')
+    await writeFile(file, 'mine')
+    const { code, stdout, stderr } = await age('--out', file)
+    expect([code, stdout]).toEqual([11, ''])
+    expect(stderr).toContain('it is there already')
+    expect(await readFile(file, 'utf8')).toBe('mine')
+  })
+
+  test('--plan: says what it would do, and makes nothing', async () => {
+    expect(await age('--plan')).toMatchObject({
+      code: 0,
+      stdout: 'would make a pair of keys, and print both\n',
+    })
+    const file = join(dir, 'identity')
+    expect((await age('--plan', '--out', file)).stdout).toBe(
+      `would make a pair of keys, and write the private one to ${file} (0400, owner ${me})\n`,
+    )
+    expect(await readdir(dir)).toEqual([])
+  })
+
+  test('without age on the machine: not-permitted, with its name', async () => {
+    for (const name of ['sh', 'bash', 'ps']) await symlink(`/bin/${name}`, join(dir, name))
+    const { code, stderr } = await runScript(['secret', 'age'], { env: { PATH: dir } })
+    expect(code).toBe(13)
+    expect(stderr).toContain('age-keygen')
   })
 })
 

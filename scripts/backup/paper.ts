@@ -27,6 +27,9 @@ export function restorePaper(
   if (manifest.physical) return restoreBasePaper(manifest, files)
   const { size, plainSize } = totalsOf(files)
   const folders = [...locations].filter(([, location]) => location !== '')
+  const { encrypted } = manifest
+  const ending = encrypted ? '.zst.age' : '.zst'
+  const identity = encrypted ? ' --identity KEY.txt' : ''
   return `# Backup ${manifest.label}
 
 A dump of ${count(manifest.databases.length, 'database')} of PostgreSQL ${manifest.postgres.version}, cluster
@@ -40,21 +43,21 @@ ${manifest.databases.map(databaseRow).join('\n')}
 
 ## With Howdah
 
-    howdah restore database NAME --backup ${manifest.label} -c HOST.toml
+    howdah restore database NAME --backup ${manifest.label}${identity} -c HOST.toml
 
 ## Without Howdah
 
-Needed: PostgreSQL ${manifest.postgres.major} or newer, \`zstd\`, \`sha256sum\`. On a new cluster, as its superuser:
+Needed: PostgreSQL ${manifest.postgres.major} or newer, \`zstd\`, \`sha256sum\`${encrypted ? ', `age`, and a file with the private key of one of the\nrecipients of this backup, here `KEY.txt`' : ''}. On a new cluster, as its superuser:
 
-${folders.length === 0 ? '' : folderSteps(folders)}    sh restore.sh
+${folders.length === 0 ? '' : folderSteps(folders)}    sh restore.sh${identity}
 
-One database only, where its roles are: \`sh restore.sh --no-globals NAME.dump.zst\`. One by hand:
+One database only, where its roles are: \`sh restore.sh${identity} --no-globals NAME.dump${ending}\`. One by hand:
 
     sha256sum --check SHA256SUMS
-    zstd -dc NAME.dump.zst | pg_restore --exit-on-error --create --dbname=postgres
+    ${encrypted ? 'age --decrypt --identity KEY.txt NAME.dump.zst.age | zstd -dc' : 'zstd -dc NAME.dump.zst'} | pg_restore --exit-on-error --create --dbname=postgres
 
-\`globals.sql.zst\` has roles and tablespaces${manifest.hasPasswords ? ', with the verifiers of passwords: keep it closed' : ', without passwords'}. \`etc/\` has the
-configuration files, \`host.toml.zst\` the host file that this backup was made under.
+\`globals.sql${ending}\` has roles and tablespaces${manifest.hasPasswords ? ', with the verifiers of passwords: keep it closed' : ', without passwords'}. \`etc/\` has the
+configuration files, \`host.toml${ending}\` the host file that this backup was made under.
 `
 }
 

@@ -10,8 +10,8 @@ import { Fail, messageOf } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
 import { log } from '../core/log.ts'
 import { type Host } from '../host/schema.ts'
-import { hostIdentity } from '../store/identity.ts'
-import { type Expected, unpack } from '../store/pipeline.ts'
+import { hostIdentity, type Identity } from '../store/identity.ts'
+import { type Expected, requireIdentity, unpack } from '../store/pipeline.ts'
 import { type Choice, findBackup, type Found } from './catalog.ts'
 import { PROPERTIES_NAME } from './dump.ts'
 import { randomLetters } from './label.ts'
@@ -55,12 +55,22 @@ export type RestorePhase = 'planned' | 'created' | 'filled' | 'analyzed' | 'deci
 
 /**
  * Plans the restore of a database; changes nothing.
- * @throws {Fail} `backup-missing`, `backup-damaged`, and what a store and a connection throw
+ * @throws {Fail} `backup-missing`, `backup-damaged`, `wrong-key`, and what a store and a connection throw
  */
 export async function planDatabaseRestore(scope: RestoreScope): Promise<RestorePlan> {
   const cluster = await requireCluster(scope.host)
   await assertIdentity(cluster)
-  return planFor(scope, cluster, await findBackup(scope.host, scope.choice))
+  const source = await findBackup(scope.host, scope.choice)
+  await using _key = await keyFor(scope, source)
+  return planFor(scope, cluster, source)
+}
+
+/** The private key, of a backup that needs one; what is stored in clear is restored without, wherever it is. */
+async function keyFor(scope: RestoreScope, { manifest }: Found): Promise<Identity | undefined> {
+  if (!manifest.encrypted) return undefined
+  const key = await hostIdentity(scope.host, scope.identity)
+  requireIdentity(manifest.label, key?.path)
+  return key
 }
 
 /**
@@ -80,12 +90,12 @@ export async function restoreDatabase(
   const identifier = await systemIdentifier(cluster)
   await recoverRestores(host.host.state_dir, cluster, identifier)
   const source = await findBackup(host, scope.choice)
+  await using key = await keyFor(scope, source)
   const plan = await planFor(scope, cluster, source)
   assertPossible(plan)
   if ((await options.confirm?.(plan)) === false) {
     throw new Fail('interrupted', 'nothing was changed', { hint: 'Answer y, or give --yes.' })
   }
-  await using key = await hostIdentity(host, scope.identity)
   const identity = key?.path
   const properties = await readProperties(source, plan, identity)
   await run({ host, cluster, source, plan, properties, identifier, identity }, options)

@@ -7,7 +7,7 @@ import { type BackupHost, backupHost } from '../support/backup.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 
 /** All that restore.sh may use: no Node, no Howdah. */
-const PROGRAMS = ['sh', 'dirname', 'sha256sum', 'zstd', 'grep']
+const PROGRAMS = ['sh', 'dirname', 'sha256sum', 'zstd', 'grep', 'mktemp', 'rm', 'cat']
 const POSTGRES = ['psql', 'pg_restore']
 
 let source: TestServer
