@@ -155,9 +155,15 @@ async function ship(server: TestServer, wal: WalStore, systemIdentifier: string)
   const { lsn, file, timeline, now } = row!
   const folder = join(server.cluster.dataDir, 'pg_wal')
   const names = (await readdir(folder)).sort()
+  // At the very end of a segment its name is still that of the segment that ended.
+  const isWhole = row!.used === '0'
   for (const name of names) {
     if (/^[0-9A-F]{8}\.history$/.test(name)) await wal.put(name, join(folder, name))
-    if (/^[0-9A-F]{24}$/.test(name) && name < file && name.slice(0, 8) === file.slice(0, 8))
+    if (
+      /^[0-9A-F]{24}$/.test(name) &&
+      (isWhole ? name <= file : name < file) &&
+      name.slice(0, 8) === file.slice(0, 8)
+    )
       await wal.put(name, join(folder, name))
   }
   const used = Number(row!.used)

@@ -73,6 +73,8 @@ class Serving {
   #next = 0
   #beat = 0
   #error: unknown
+  /** Whether it was told that the store does not answer. */
+  #isOut = false
 
   constructor(options: PrefetchOptions) {
     this.#options = options
@@ -169,11 +171,14 @@ class Serving {
     const deadline = Date.now() + (this.#options.patience ?? 60) * 1000
     for (let wait = 100; ; wait = Math.min(wait * 2, 5000)) {
       try {
-        return await action()
+        const done = await action()
+        this.#isOut = false
+        return done
       } catch (error) {
         const isPassing = error instanceof Fail && error.code === 'store-unreachable'
         if (!isPassing || Date.now() + wait > deadline || this.#over.signal.aborted) throw error
-        log('notice', `restore: ${error.message}: trying again`)
+        if (!this.#isOut) log('notice', `restore: ${error.message}: it is tried again`)
+        this.#isOut = true
         await sleep(wait, undefined, { signal: this.#over.signal })
       }
     }

@@ -15,23 +15,27 @@ export const SILENCE_SECONDS = 60
  *     wanted/NAME   is asked for      failed        no more requests are served
  *     beat          a number that changes while requests are served
  */
-export function restoreScript(folder: string): string {
+export function restoreScript(folder: string, silenceSeconds = SILENCE_SECONDS): string {
   return `#!/bin/sh
 folder=${shellWord(folder)}
-name=$1 last= still=0
+name=$1 last= still=0 code=255
+trap 'exit "$code"' EXIT
 while :; do
   if [ -f "$folder/ready/$name" ]; then
-    mv -f "$folder/ready/$name" "$2" && exit 0
-    exit 255
+    mv -f "$folder/ready/$name" "$2" && code=0
+    exit
   fi
-  [ ! -f "$folder/failed" ] || exit 255
-  [ ! -f "$folder/absent/$name" ] || exit 1
-  [ -f "$folder/wanted/$name" ] || : >"$folder/wanted/$name" || exit 255
+  [ ! -f "$folder/failed" ] || exit
+  if [ -f "$folder/absent/$name" ]; then
+    code=1
+    exit
+  fi
+  [ -f "$folder/wanted/$name" ] || true >"$folder/wanted/$name" || exit
   beat=
-  read -r beat <"$folder/beat" || exit 255
+  read -r beat <"$folder/beat" || exit
   if [ "$beat" = "$last" ]; then still=$((still + 1)); else still=0 last=$beat; fi
-  [ "$still" -lt ${SILENCE_SECONDS * 20} ] || exit 255
-  sleep 0.05 || exit 255
+  [ "$still" -lt ${silenceSeconds * 20} ] || exit
+  sleep 0.05 || exit
 done
 `
 }
