@@ -29,9 +29,10 @@ import {
 } from './measure.ts'
 import { load, machine } from './process.ts'
 import { provision } from './provision.ts'
+import { restore } from './restore.ts'
 import { wal } from './wal.ts'
 
-const BENCHES: readonly Bench[] = [provision, backup, wal, dump]
+const BENCHES: readonly Bench[] = [provision, backup, restore, wal, dump]
 
 /** Fewer say little about how much the values scatter. */
 const ROUNDS = 5
