@@ -1,6 +1,9 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { chmod, chown, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { userId } from '../scripts/cluster/connect.ts'
 import { openCluster } from '../scripts/cluster/open.ts'
@@ -80,6 +83,7 @@ async function outputOf(command: string): Promise<string> {
   const [program, ...argv] = command
     .replace(/^sudo scripts\//, '')
     .replace('conf/demo.toml', hostFile())
+    .replaceAll('/srv/howdah-demo', folder)
     .split(' ')
   expect(program).toBe('howdah')
   if (argv.length === 0)
@@ -101,8 +105,13 @@ async function fill(): Promise<void> {
 /** What differs from run to run, or from machine to machine, put aside: times, sizes, labels, majors. */
 function normalised(text: string): string {
   return text
-    .replaceAll(/\d{8}T\d{6}Z-dump-[0-9a-z]{6}/g, 'LABEL')
-    .replaceAll(/\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?Z?/g, 'TIME')
+    .replaceAll(/\d{8}T\d{6}Z-(dump|base|incr)-[0-9a-z]{6}/g, 'LABEL')
+    .replaceAll(/\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?Z?/g, 'TIME')
+    .replaceAll(/\b[0-9A-F]+\/[0-9A-F]{7,8}\b/g, 'LSN')
+    .replaceAll(/\b[0-9A-F]{24}\b/g, 'SEGMENT')
+    .replaceAll(/\b\d+ (whole )?segments?\b/g, 'N segments')
+    .replaceAll(/\bwal\/\d+/g, 'wal/SYSTEM')
+    .replaceAll(/ended TIME\S*/g, 'ended TIME')
     .replaceAll(/_before_\w+/g, '_before_TIME')
     .replaceAll(/_restored_\w+/g, '_restored_RANDOM')
     .replaceAll(/\b\d+(\.\d+)? (s|min|h|ms)\b( \d+ (s|min)\b)?/g, 'TIME')
@@ -114,6 +123,64 @@ function normalised(text: string): string {
 test('README: the host from its file is what the commands print', () => check('session'))
 
 test('README: the restore is what the commands print', () => check('restore'))
+
+test('README: the restore of a cluster is what the commands print', async () => {
+  await runScript(['provision', 'apply', '--yes', '-c', hostFile()])
+  const service = spawn(process.execPath, [join(ROOT, 'scripts/archive.ts'), 'run', '-c', hostFile()], {
+    stdio: 'ignore',
+  })
+  try {
+    for (let tries = 0; tries < 60; tries++) {
+      if ((await runScript(['archive', 'status', '-c', hostFile()])).code === 0) break
+      await sleep(500)
+    }
+    expect((await runScript(['backup', 'take', 'full', '-c', hostFile()])).code).toBe(0)
+    await isShipped()
+    await check('cluster')
+  } finally {
+    service.kill('SIGTERM')
+    await once(service, 'close')
+    const copy = join(folder, 'then/data')
+    const bindir = `/usr/lib/postgresql/${await newestMajor()}/bin`
+    await run([join(bindir, 'pg_ctl'), '-s', '-D', copy, '-m', 'immediate', 'stop'], {
+      as: process.getuid?.() === 0 ? 'postgres' : undefined,
+      okCodes: [0, 1],
+    })
+  }
+})
+
+/** Waits until all that was written is in the store, so that the figures are those of an idle server. */
+async function isShipped(): Promise<void> {
+  for (let tries = 0; tries < 60; tries++) {
+    const { stdout } = await runScript(['archive', 'status', '--json', '-c', hostFile()])
+    if ((JSON.parse(stdout) as { result?: { loss?: { bytes: number } } }).result?.loss?.bytes === 0) return
+    await sleep(500)
+  }
+}
+
+test('README: every command of its scripts is one, with options that it has', async () => {
+  const readme = await readFile(README, 'utf8')
+  const commands = [...readme.matchAll(/```(?:sh|console)\n([^]*?)```/g)].flatMap(([, block]) =>
+    [...block!.matchAll(/^(?:\$ )?(?:sudo )?(?:scripts\/)?howdah (\w+) ?([a-z]*)(.*)$/gm)].map((match) =>
+      match.slice(1),
+    ),
+  )
+  expect(commands.length).toBeGreaterThan(15)
+  const helps = new Map<string, string>()
+  for (const [script, verb, rest] of commands) {
+    if (script === 'test') continue
+    const argv = [script!, ...(verb === '' ? [] : [verb!]), '--help']
+    const name = argv.join(' ')
+    if (!helps.has(name)) helps.set(name, (await runScript(argv)).stdout)
+    const help = helps.get(name)!
+    expect([name, help.startsWith('Usage: ')]).toEqual([name, true])
+    for (const [option] of rest!
+      .replace(/#.*/, '')
+      .replaceAll(/'[^']*'/g, '')
+      .matchAll(/--[a-z-]+/g))
+      expect([name, option, help.includes(option)]).toEqual([name, option, true])
+  }
+})
 
 test('README: the list of scripts is what the launcher prints', () => check('scripts'))
 
