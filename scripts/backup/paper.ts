@@ -1,7 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { formatSize } from '../core/quantity.ts'
-import { restoreBasePaper } from './base/paper.ts'
 import { type BackupKind } from './label.ts'
 import { type Manifest, type ManifestFile, totalsOf } from './manifest.ts'
 
@@ -16,7 +15,7 @@ export function checksumsText(files: readonly ManifestFile[]): string {
 }
 
 /**
- * How to restore a backup by hand, for whoever finds its folder. Pure.
+ * How to restore a dump by hand, for whoever finds its folder. Pure.
  * @param locations of the tablespaces that the databases need, by name
  */
 export function restorePaper(
@@ -24,7 +23,6 @@ export function restorePaper(
   files: readonly ManifestFile[],
   locations: ReadonlyMap<string, string>,
 ): string {
-  if (manifest.physical) return restoreBasePaper(manifest, files)
   const { size, plainSize } = totalsOf(files)
   const folders = [...locations].filter(([, location]) => location !== '')
   const { encrypted } = manifest

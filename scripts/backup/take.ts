@@ -17,7 +17,15 @@ import { openStore } from '../store/open.ts'
 import { type Store } from '../store/store.ts'
 import { baseInto } from './base/base.ts'
 import { awaitWal, checkBefore } from './base/checks.ts'
-import { findParent, forgetManifests, keepManifest, type Parent } from './base/parent.ts'
+import { restoreBasePaper } from './base/paper.ts'
+import {
+  findParent,
+  forgetManifests,
+  keepManifest,
+  manifestFolder,
+  type Parent,
+  parentsText,
+} from './base/parent.ts'
 import { type PhysicalSurvey, surveyPhysical } from './base/survey.ts'
 import { type Box, once, openBox } from './box.ts'
 import { catalogLabels } from './catalog.ts'
@@ -84,7 +92,7 @@ export async function planTake(scope: TakeScope): Promise<TakePlan> {
       store,
       layout,
       survey,
-      stateDir: host.host.state_dir,
+      folder: manifestFolder(host.host.state_dir, spec.store),
       identity: identity?.path,
     })
     findings.push(
@@ -130,7 +138,12 @@ export async function take(scope: TakeScope): Promise<Manifest> {
   await using identity = spec.kind === 'incr' ? await hostIdentity(host, undefined) : undefined
   const parent =
     spec.kind === 'incr'
-      ? await findParent({ ...place, survey, stateDir: host.host.state_dir, identity: identity?.path })
+      ? await findParent({
+          ...place,
+          survey,
+          folder: manifestFolder(host.host.state_dir, spec.store),
+          identity: identity?.path,
+        })
       : undefined
   if (typeof parent === 'string') log('notice', `backup: this one is a base: ${parent}`)
   const kind = typeof parent === 'string' ? 'base' : spec.kind
@@ -184,7 +197,11 @@ async function fill(scope: TakeScope, filling: Filling): Promise<Manifest> {
     for (const { name, content } of await configurationFiles(cluster))
       await box.add(`etc/${name}`, once(content))
     const head = headOf(scope, filling, content)
-    await box.addPlain('RESTORE.md', Buffer.from(restorePaper(head, box.files, await locationsOf(cluster))))
+    const paper = head.physical
+      ? restoreBasePaper(head, box.files, filling.parent?.chain ?? [])
+      : restorePaper(head, box.files, await locationsOf(cluster))
+    await box.addPlain('RESTORE.md', Buffer.from(paper))
+    if (filling.parent) await box.addPlain('PARENTS', Buffer.from(parentsText(filling.parent)))
     await box.addPlain('restore.sh', Buffer.from(await readRestoreScript(head.kind)))
     await box.addPlain('SHA256SUMS', Buffer.from(checksumsText(box.files)))
     const ended = await withClient(cluster, 'postgres', serverTime)
@@ -194,7 +211,7 @@ async function fill(scope: TakeScope, filling: Filling): Promise<Manifest> {
     // Commit point: from here on the backup exists.
     if (!(await store.create(layout.manifest(label), renderManifest(manifest))))
       throw new Fail('backup-failed', `the store already has a backup ${label}`)
-    if (content.physical) await forgetManifests(host.host.state_dir, label)
+    if (content.physical) await forgetManifests(manifestFolder(host.host.state_dir, spec.store), label)
     return manifest
   } catch (error) {
     box.callOff(error)
@@ -211,14 +228,14 @@ async function contentInto(box: Box, scope: TakeScope, filling: Filling): Promis
   const { physical, survey, cluster, label } = filling
   if (physical === undefined) return { databases: await dumpInto(box, filling) }
   const { host } = scope.loaded
-  const stateDir = host.host.state_dir
   const isParent = Object.values(host.backup).some(({ kind }) => kind === 'incr')
+  const folder = manifestFolder(host.host.state_dir, filling.spec.store)
   const taken = await baseInto(box, {
     ...filling,
     survey: physical,
     onProgress: scope.onProgress,
     keep: isParent
-      ? (content) => keepManifest(content, { stateDir, label, access: accessOf(cluster) })
+      ? (content) => keepManifest(content, { folder, label, access: accessOf(cluster) })
       : undefined,
   })
   await awaitWal(

@@ -52,7 +52,11 @@ export async function connect(target: Target): Promise<pg.Client> {
     connectionTimeoutMillis: 10_000,
     keepAlive: true,
     types: { getTypeParser },
-    ...(target.replication && { replication: 'true' }),
+    // No SQL can be said there; a server of its own time limits would end it in the midst of a backup.
+    ...(target.replication && {
+      replication: 'true',
+      options: '-c statement_timeout=0 -c idle_session_timeout=0',
+    }),
   })
   client.on('error', () => {}) // a lost connection rejects the query under way, or the next one
   client.on('notice', (notice) => {

@@ -98,7 +98,7 @@ async function create(place: Place, body: Uint8Array): Promise<boolean> {
 
 /** Writes a body to the disk under a temporary name in its final folder. @returns that name */
 async function write(place: Place, body: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<string> {
-  const { path } = place
+  const { root, path } = place
   const temporary = join(dirname(path), `.${randomBytes(9).toString('hex')}.howdah-tmp`)
   const file = await doing('write', path, () => openIn(place, temporary))
   try {
@@ -109,6 +109,7 @@ async function write(place: Place, body: AsyncIterable<Uint8Array> | Iterable<Ui
   } catch (error) {
     await file.close().catch(() => {})
     await discard(temporary)
+    await removeEmptyFolders(root, dirname(path))
     throw error
   }
 }
@@ -232,8 +233,12 @@ async function remove(root: string, path: string): Promise<void> {
   } catch (error) {
     if (!isMissing(error) && codeOf(error) !== 'EISDIR') throw failOf(error, 'delete', path)
   }
-  // A bucket has no folders, so an empty one is nothing to keep. One that is in use stays.
-  for (let folder = dirname(path); folder.length > root.length; folder = dirname(folder)) {
+  await removeEmptyFolders(root, dirname(path))
+}
+
+/** A bucket has no folders, so an empty one is nothing to keep. One that is in use stays. */
+async function removeEmptyFolders(root: string, lowest: string): Promise<void> {
+  for (let folder = lowest; folder.length > root.length; folder = dirname(folder)) {
     const isGone = await rmdir(folder).then(
       () => true,
       () => false,

@@ -1,11 +1,11 @@
-import { chown, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Manifest } from '../../scripts/backup/manifest.ts'
-import { userId } from '../../scripts/cluster/connect.ts'
 import { literal } from '../../scripts/cluster/sql.ts'
 import { run } from '../../scripts/core/exec.ts'
+import { queryRestored, restoreByScript, serverFolder } from '../support/by-hand.ts'
 import { runScript } from '../support/script.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 
@@ -47,15 +47,7 @@ kind = "dump"
 store = "local"
 `
 
-async function folder(name: string): Promise<string> {
-  const path = join(server.dir, name)
-  await mkdir(path)
-  if (process.getuid?.() === 0) {
-    const { uid, gid } = userId('postgres')
-    await chown(path, uid, gid)
-  }
-  return path
-}
+const folder = (name: string) => serverFolder(server, name)
 
 async function take(job = 'full'): Promise<Manifest> {
   const { code, stdout, stderr } = await runScript(['backup', 'take', job, '--json', '-c', file])
@@ -66,24 +58,8 @@ async function take(job = 'full'): Promise<Manifest> {
 const filesOf = (label: string) => readdir(join(store, 'test/main/backup', label), { recursive: true })
 const manifests = () => readdir(join(store, 'test/main/catalog'))
 
-/** Unpacks a backup with its own script, without Node on the PATH. */
-async function byHand(
-  label: string,
-  target: string,
-  ...more: string[]
-): Promise<{ code: number; stderr: string }> {
-  const from = join(store, 'test/main/backup', label)
-  const readable = join(server.dir, `copy-${label}`)
-  await run(['cp', '-r', from, readable])
-  await run(['chown', '-R', server.cluster.osUser, readable])
-  return run(
-    ['env', '-i', 'PATH=/usr/bin:/bin', 'sh', join(readable, 'restore.sh'), '--target', target, ...more],
-    {
-      as: server.cluster.osUser,
-      okCodes: [0, 1],
-    },
-  )
-}
+const byHand = (label: string, target: string, ...more: string[]) =>
+  restoreByScript(server, join(store, 'test/main/backup', label), ['--target', target, ...more])
 
 test('base: with hostile tablespaces: restores by its own script beside the living cluster, rows equal, the living tablespaces untouched', async () => {
   const { label, physical, files } = await take()
@@ -127,35 +103,7 @@ test('base: with hostile tablespaces: restores by its own script beside the livi
   expect(await server.query('postgres', 'select count(*)::int as n from t0')).toEqual([{ n: 5002 }])
 })
 
-/** Starts a data directory for one query. */
-async function queryTarget(target: string, sql: string): Promise<string[]> {
-  const as = server.cluster.osUser
-  const { bindir } = server.cluster
-  const options = `-c listen_addresses='' -c unix_socket_directories='${target}' -c port=5999`
-  await run(
-    [join(bindir, 'pg_ctl'), '-s', '-w', '-D', target, '-l', join(target, 'log'), '-o', options, 'start'],
-    { as },
-  )
-  try {
-    const psql = [
-      '-X',
-      '-At',
-      '-h',
-      target,
-      '-p',
-      '5999',
-      '-U',
-      server.cluster.superuser,
-      '-d',
-      'postgres',
-      '-c',
-      sql,
-    ]
-    return (await run([join(bindir, 'psql'), ...psql], { as })).stdout.trim().split('\n')
-  } finally {
-    await run([join(bindir, 'pg_ctl'), '-s', '-w', '-D', target, '-m', 'immediate', 'stop'], { as })
-  }
-}
+const queryTarget = (target: string, sql: string) => queryRestored(server, target, sql)
 
 test('base: restored by hand into a folder that is not empty, or without mapping onto the living tablespaces: refused', async () => {
   const { label } = await take()
@@ -166,7 +114,6 @@ test('base: restored by hand into a folder that is not empty, or without mapping
     stderr: expect.stringContaining('is not empty') as string,
   })
   expect(await readdir(target)).toEqual(['somebody'])
-  await run(['rm', '-r', join(server.dir, `copy-${label}`)])
   const { code, stderr } = await byHand(label, join(server.dir, 'fresh'))
   expect({ code, stderr }).toEqual({
     code: 1,

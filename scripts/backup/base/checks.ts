@@ -60,8 +60,44 @@ export async function checkBefore(scope: CheckScope): Promise<string[]> {
       hint: 'Set full_page_writes = "on" on its primary: pages that were torn meanwhile could not be restored.',
     })
   }
+  const inside = physical.tablespaces.find(({ location }) => !location.startsWith('/'))
+  if (inside && cluster.major < 16) {
+    throw new Fail(
+      'backup-failed',
+      `PostgreSQL ${cluster.major} leaves tablespace "${inside.name}" out of a base backup: it is within the data directory`,
+      { hint: 'Move what is in it to another one (alter table ... set tablespace), and drop it.' },
+    )
+  }
+  await assertPlaces(cluster)
   await assertSpace(scope)
   return archiveFindings(scope)
+}
+
+/** One connection streams, a second one holds the WAL by a slot of its own. */
+const SENDERS = 2
+
+async function assertPlaces(cluster: Cluster): Promise<void> {
+  const { rows } = await withClient(cluster, 'postgres', (client) =>
+    client.query<{ may: boolean; senders: number; slots: number }>(`select
+      (select rolsuper or rolreplication from pg_roles where rolname = current_user) as may,
+      current_setting('max_wal_senders')::int
+        - (select count(*)::int from pg_stat_activity where backend_type = 'walsender') as senders,
+      current_setting('max_replication_slots')::int - (select count(*)::int from pg_replication_slots) as slots`),
+  )
+  const { may, senders, slots } = rows[0]!
+  if (!may) {
+    throw new Fail('backup-failed', `role "${cluster.superuser}" may not replicate ${cluster.label}`, {
+      hint: `A base backup needs it: alter role "${cluster.superuser}" replication`,
+    })
+  }
+  if (senders < SENDERS) throw noPlace(cluster, `${senders} of max_wal_senders are free`, SENDERS)
+  if (slots < 1) throw noPlace(cluster, 'none of max_replication_slots is free', 1)
+}
+
+function noPlace(cluster: Cluster, what: string, needed: number): Fail {
+  return new Fail('backup-failed', `of ${cluster.label} ${what}, ${needed} needed`, {
+    hint: 'Who has them: select * from pg_replication_slots, pg_stat_replication. Or raise it under [settings].',
+  })
 }
 
 async function assertSpace({ store, physical }: CheckScope): Promise<void> {
