@@ -31,8 +31,10 @@ export interface ProcessOptions {
   readonly scratch: string
   /** Watches the memory of all its processes. */
   readonly tree?: boolean
-  /** Asked again and again: whether a service has done what is measured. It is then told to end. */
+  /** Asked again and again: whether what is measured is done before the program ends. */
   readonly until?: () => Promise<boolean>
+  /** With `until`: it is not told to end then, as a service is. */
+  readonly goesOn?: boolean
 }
 
 /** What reads the peak memory: rusage of the children, which Node does not give. */
@@ -59,7 +61,7 @@ export async function measureProcess(argv: readonly string[], options: ProcessOp
   let seconds = 0
   const done = () => (seconds ||= (performance.now() - begun) / 1000)
   child.once('exit', done)
-  const ended = options.until && endWhen(child, options.until, done)
+  const ended = options.until && waitUntil(child, options.until, done, options.goesOn)
   let stdout = ''
   let stderr = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
@@ -83,17 +85,26 @@ export async function measureProcess(argv: readonly string[], options: ProcessOp
   }
 }
 
-/** Tells the program below GNU time to end, which would report nothing if it were told to. */
-async function endWhen(child: ChildProcess, isDone: () => Promise<boolean>, done: () => void): Promise<void> {
+async function waitUntil(
+  child: ChildProcess,
+  isDone: () => Promise<boolean>,
+  done: () => void,
+  goesOn = false,
+): Promise<void> {
   while (child.exitCode === null && child.signalCode === null && !interrupted.aborted) {
     if (await isDone()) {
       done()
-      const below = await readFile(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8')
-      for (const pid of below.trim().split(' ')) process.kill(Number(pid), 'SIGTERM')
+      if (!goesOn) await endBelow(child)
       return
     }
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
+}
+
+/** Tells the program below GNU time to end, which itself would then report nothing. */
+async function endBelow({ pid }: ChildProcess): Promise<void> {
+  const children = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')
+  for (const below of children.trim().split(' ')) process.kill(Number(below), 'SIGTERM')
 }
 
 /**

@@ -1,4 +1,4 @@
-import { readFile, rm } from 'node:fs/promises'
+import { glob, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { run } from '../../scripts/core/exec.ts'
 import { Fail } from '../../scripts/core/fail.ts'
@@ -20,10 +20,12 @@ export const restore: Bench = {
 
 const NOTES = [
   'Each restores its own full backup (zstd level 3) of the same data into empty folders, the second tablespace into a',
-  'folder of its own, up to the end of the backup. restore: until the data directory is complete and fsynced, no server',
-  'started. restore-open: until the server has recovered and takes writes. pgbackrest-tuned: --type=immediate',
-  '--archive-mode=off, process-max 2, by the user postgres; howdah: scripts/howdah as root. After each run a server was',
-  'started on what it restored, and the rows were counted. size: what was written. The CPU of a restored server is not counted.',
+  'folder of its own, up to the end of the backup. restore: until the data directory is complete, fsynced, and can be',
+  'started. restore-open: until a server has recovered in it and takes writes. pgbackrest-tuned: --type=immediate',
+  '--archive-mode=off, process-max 2, by the user postgres; restore-open: then pg_ctl start, and psql until it is no longer',
+  'in recovery. howdah: scripts/howdah as root; it always recovers before it puts a cluster in its place, so for restore',
+  'the clock stops when the control file gets its name, after the fsync; CPU and memory are those up to its end.',
+  'After each run the rows of what was restored were counted. size: what was written. CPU: without restored servers.',
 ]
 
 /** Where a restore goes. */
@@ -78,13 +80,20 @@ function ourSide(dataset: Dataset, host: OurHost, isOpened: boolean): Side {
   const { dir, cluster } = dataset.server
   const folders = ['--to', target.data, '--tablespace', `${join(dir, 'cold')}=${target.cold}`]
   // A port of its own, since the server that was backed up still runs.
-  const start = isOpened ? ['--port', String(cluster.port + 1)] : ['--no-start']
+  const port = ['--port', String(cluster.port + 1)]
   return {
-    argv: [HOWDAH, 'restore', 'cluster', '--immediate', ...folders, ...start, '--yes', '-c', host.file],
+    argv: [HOWDAH, 'restore', 'cluster', '--immediate', ...folders, ...port, '--yes', '-c', host.file],
     isRoot: true,
+    ...(!isOpened && { until: () => isComplete(target), goesOn: true }),
     before: () => emptyFolders(target),
-    after: () => assertRestored(dataset, target, isOpened),
+    after: () => assertRestored(dataset, target, true),
   }
+}
+
+/** Whether all is there that a server needs: its control file gets its name when the rest is on the disk. */
+async function isComplete({ data }: Target): Promise<boolean> {
+  for await (const path of glob(`${data}.restoring-*/data/global/pg_control`)) return path !== ''
+  return false
 }
 
 function targetOf({ server }: Dataset, side: string): Target {
@@ -111,10 +120,10 @@ function openArgv({ server }: Dataset, { data, socket }: Target): string[] {
 }
 
 /** Counts the rows of what was restored, and ends its server. @returns what was written */
-async function assertRestored(dataset: Dataset, target: Target, isOpened: boolean): Promise<number> {
+async function assertRestored(dataset: Dataset, target: Target, isRunning: boolean): Promise<number> {
   const pgCtl = join(dataset.server.cluster.bindir, 'pg_ctl')
   try {
-    if (!isOpened) await run(openArgv(dataset, target), { as: 'postgres' })
+    if (!isRunning) await run(openArgv(dataset, target), { as: 'postgres' })
     await assertRows(dataset, target)
   } finally {
     const stop = [pgCtl, '-s', '-D', target.data, '-m', 'immediate', 'stop']

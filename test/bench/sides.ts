@@ -10,8 +10,10 @@ export interface Side {
   readonly argv: readonly string[]
   /** Runs as root; others as the user postgres. */
   readonly isRoot?: boolean
-  /** Of a service: whether it has done what is measured. */
+  /** Whether what is measured is done, where that is before the program ends. */
   until?(): Promise<boolean>
+  /** With {@link until}: it goes on to its own end. A service is told to end. */
+  readonly goesOn?: boolean
   /** Brings about what it begins with; not measured. */
   before?(): Promise<void>
   /**
@@ -86,7 +88,7 @@ export async function measureSide(rig: Rig, side: Side, reads: readonly string[]
       env: environment(),
       scratch: join(rig.server.dir, 'peak'),
       tree: true,
-      ...(side.until && { until: () => side.until!() }),
+      ...(side.until && { until: () => side.until!(), goesOn: side.goesOn === true }),
       ...(!side.isRoot && { user: POSTGRES }),
     }),
   )
