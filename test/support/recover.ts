@@ -41,7 +41,7 @@ export interface Copy extends AsyncDisposable {
 let number = 0
 
 /** Makes such a server; two seconds. */
-export async function recoverSource(toml = ''): Promise<RecoverSource> {
+export async function recoverSource(toml = '', recipients?: readonly string[]): Promise<RecoverSource> {
   const server = await startServer({
     initdb: ['--wal-segsize=1'],
     settings: {
@@ -73,7 +73,12 @@ ${toml}`,
     'select system_identifier::text as id from pg_control_system()',
   )
   const systemIdentifier = row!.id
-  const wal = openWalStore({ store: dirStore(store), prefix: `test/main/wal/${systemIdentifier}/`, level: 1 })
+  const wal = openWalStore({
+    store: dirStore(store),
+    prefix: `test/main/wal/${systemIdentifier}/`,
+    level: 1,
+    recipients,
+  })
   const restore = (...args: readonly string[]) => runScript(['restore', ...args, '-c', file])
   return {
     server,

@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -9,7 +10,7 @@ import { run } from '../../../scripts/core/exec.ts'
 import { Fail } from '../../../scripts/core/fail.ts'
 import { dirStore } from '../../../scripts/store/dir.ts'
 import { type Store } from '../../../scripts/store/store.ts'
-import { openCopy, type RecoverSource, recoverSource } from '../../support/recover.ts'
+import { openCopy, ownFolder, type RecoverSource, recoverSource } from '../../support/recover.ts'
 
 let source: RecoverSource
 
@@ -95,7 +96,7 @@ const leftovers = async () =>
 /** Servers that have one of our folders as their data directory. */
 const servers = async () => {
   const { stdout } = await run(['ps', '-eo', 'args'])
-  return stdout.split('\n').filter((line) => line.includes('postgres') && line.includes('.restoring-'))
+  return stdout.split('\n').filter((line) => line.includes(source.server.dir) && line.includes('.restoring-'))
 }
 
 describe('an outage of the store during a recovery', () => {
@@ -171,3 +172,38 @@ describe('an outage of the store during a recovery', () => {
     expect(await copy.query('postgres', 'select count(*)::int as n from t')).toEqual([{ n: ROWS }])
   })
 })
+
+describe('a disk that is too small', () => {
+  test('for what is known: refused before anything is fetched', async () => {
+    const disk = await mounted('12m')
+    try {
+      const error = await failure(restore(join(disk, 'data'), lineTo(source.store)))
+      expect(error.code).toBe('no-space')
+      expect(await readdir(disk)).toEqual([])
+    } finally {
+      await run(['umount', disk])
+    }
+  })
+
+  test('because somebody else fills it meanwhile: an error, and everything that was fetched is gone', async () => {
+    const disk = await mounted('120m')
+    try {
+      const fetched = restore(join(disk, 'data'), lineTo(source.store), {
+        onPhase(phase) {
+          if (phase === 'planned') writeFileSync(join(disk, 'filler'), Buffer.alloc(105 * 1024 * 1024))
+        },
+      })
+      const error = await failure(fetched)
+      expect(error.code).toBe('no-space')
+      expect(await readdir(disk)).toEqual(['filler'])
+    } finally {
+      await run(['umount', disk])
+    }
+  })
+})
+
+async function mounted(size: string): Promise<string> {
+  const disk = await ownFolder(source.server, `disk-${size}`)
+  await run(['mount', '-t', 'tmpfs', '-o', `size=${size},mode=0755`, 'tmpfs', disk])
+  return disk
+}

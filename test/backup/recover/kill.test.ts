@@ -1,0 +1,95 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type RecoverPhase } from '../../../scripts/backup/recover/run.ts'
+import { run } from '../../../scripts/core/exec.ts'
+import { type RecoverSource, recoverSource } from '../../support/recover.ts'
+import { ROOT } from '../../support/script.ts'
+
+let source: RecoverSource
+
+const ROWS = 20_000
+
+beforeAll(async () => {
+  source = await recoverSource()
+  await source.server.query('postgres', 'create table t (n int)')
+  await source.take()
+  await source.server.query('postgres', `insert into t select generate_series(1, ${ROWS})`)
+  await source.ship()
+  await source.server.query('postgres', 'create table newer_than_the_wal (n int)')
+  await source.server.cluster.stop()
+})
+
+afterAll(() => source[Symbol.asyncDispose]())
+
+const MOMENTS: readonly (RecoverPhase | 'copying' | 'recovering')[] = [
+  'planned',
+  'copying',
+  'fetched',
+  'recovering',
+  'recovered',
+  'decided',
+  'swapped',
+]
+
+/** A restore in the cluster's own place that is killed as soon as it has done something. */
+async function killAt(moment: string): Promise<void> {
+  const script = `
+    import { loadHost } from '${ROOT}/scripts/cluster/open.ts'
+    import { restoreCluster } from '${ROOT}/scripts/backup/recover/run.ts'
+    import { hostSources } from '${ROOT}/scripts/backup/recover/sources.ts'
+    const { host } = await loadHost(${JSON.stringify(source.file)})
+    const die = (moment) => moment === '${moment}' && process.kill(process.pid, 'SIGKILL')
+    const request = { label: 'latest', target: { kind: 'latest' }, tablespaces: new Map(), starts: false }
+    let bytes = 0
+    await restoreCluster(host, hostSources(host), request, {
+      onPhase: die,
+      onBytes: (count) => (bytes += count) > 500_000 && die('copying'),
+      onState: () => die('recovering'),
+    })`
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  const [, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null]
+  expect(signal).toBe('SIGKILL')
+}
+
+const folders = async () => (await readdir(source.server.dir)).toSorted()
+const journals = () => readdir(join(source.server.dir, 'state/journal'))
+
+/** Whether a data directory is that of before, by a table that is in no stored WAL. */
+async function isOld(dir: string): Promise<boolean> {
+  const { stdout } = await run([join(source.server.cluster.bindir, 'pg_controldata'), dir], {
+    env: { LC_ALL: 'C' },
+  })
+  return /^Latest checkpoint's TimeLineID:\s+1$/m.test(stdout)
+}
+
+test.each(MOMENTS)(
+  'restore of a cluster killed with SIGKILL when it has %s: the old one is there, or the whole new one; the next restore ends well',
+  async (moment) => {
+    const data = source.server.cluster.dataDir
+    const before = (await folders()).filter((name) => name.startsWith('data.before-'))
+    await killAt(moment)
+    expect(await journals()).toHaveLength(1)
+    const kept = (await folders()).filter((name) => name.startsWith('data.before-') && !before.includes(name))
+    expect(kept).toHaveLength(moment === 'swapped' ? 1 : 0)
+    if (before.length === 0 && moment !== 'swapped') expect(await isOld(data)).toBe(true)
+
+    const again = await source.restore('cluster', '--yes', '--no-start')
+    expect(again.code).toBe(0)
+    expect(again.stderr).toMatch(/^restore: a restore of \S+ to ".*" did not end: /)
+    expect(await journals()).toEqual([])
+    expect((await folders()).filter((name) => name.includes('.restoring-'))).toEqual([])
+    const { stdout } = await run(['ps', '-eo', 'args'])
+    expect(stdout.includes(`${data}.restoring-`)).toBe(false)
+    await source.server.cluster.start()
+    expect(await source.server.query('postgres', 'select count(*)::int as n from t')).toEqual([{ n: ROWS }])
+    await source.server.cluster.stop()
+    // The first of all is still there, with what no store has.
+    const oldest = (await folders()).filter((name) => name.startsWith('data.before-'))[0]!
+    expect(await isOld(join(source.server.dir, oldest))).toBe(true)
+  },
+)
