@@ -6,6 +6,8 @@
  *     howdah test test/plan role       # test files whose path has one of these in it
  *     howdah test --soak 100           # kill take, archive, prune and restore 100 times each
  *
+ * Root without debootstrap, systemd-container or Ceph's packages (for a real S3 server) gets them by apt-get.
+ *
  * Servers of majors 13 and 18 are installed into .node/servers beside the one that is there;
  * HOWDAH_TEST_MAJORS=16,17 names more.
  *
@@ -25,6 +27,7 @@ import { exists } from '../scripts/core/file.ts'
 import { interrupted } from '../scripts/core/interrupt.ts'
 import { log } from '../scripts/core/log.ts'
 import { formatDuration } from '../scripts/core/quantity.ts'
+import { S3_TOOLS } from './support/ceph.ts'
 import { installServer, missingMajors } from './support/majors.ts'
 
 const ROOT = join(import.meta.dirname, '..')
@@ -78,7 +81,8 @@ async function testAll(call: Call): Promise<Outcome> {
     counts[isGood ? 'passed' : 'failed'] += 1
   }
   await installServers()
-  if (withJourneys) await installHostTools()
+  await installPackages('the S3 server', S3_TOOLS)
+  if (withJourneys) await installPackages('the test hosts', HOST_TOOLS)
   await step('tests', async () => {
     const tests = await runTests(call.args, withJourneys)
     for (const key of ['passed', 'failed', 'skipped'] as const) counts[key] += tests[key]
@@ -126,13 +130,14 @@ async function runCheck(check: (typeof CHECKS)[number]): Promise<boolean> {
   return code === 0
 }
 
-async function installHostTools(): Promise<void> {
+/** Installs the packages of programs that are missing, when this is root. Else the tests say what is missing. */
+async function installPackages(purpose: string, tools: Readonly<Record<string, string>>): Promise<void> {
   const missing: string[] = []
-  for (const [program, name] of Object.entries(HOST_TOOLS)) {
+  for (const [program, name] of Object.entries(tools)) {
     if (!(await exists(program))) missing.push(name)
   }
-  if (missing.length === 0 || process.getuid?.() !== 0) return // the journeys say what is missing
-  log('info', `test: installing ${missing.join(' and ')} for the test hosts`)
+  if (missing.length === 0 || process.getuid?.() !== 0) return
+  log('info', `test: installing ${missing.join(' and ')} for ${purpose}`)
   const env = { DEBIAN_FRONTEND: 'noninteractive' }
   const install = [
     'apt-get',

@@ -3,6 +3,7 @@ import { defineConfig } from 'vitest/config'
 export default defineConfig({
   test: {
     root: '.',
+    globalSetup: 'test/support/setup.ts',
     include: ['test/**/*.test.ts'],
     exclude: process.env['HOWDAH_TEST_NO_JOURNEYS'] ? ['test/journeys/**'] : [],
     testTimeout: 60_000,
