@@ -81,6 +81,9 @@ function copySettings(host: Host, plan: RecoverPlan): Record<string, string> {
     unix_socket_directories: copySocketDir(plan),
     listen_addresses: '',
     archive_mode: 'off',
+    // Its jobs, and the file that tells others where it is, are those of the other cluster.
+    'cron.launch_active_jobs': 'off',
+    external_pid_file: '',
     max_logical_replication_workers: '0',
   }
 }

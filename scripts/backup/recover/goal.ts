@@ -26,7 +26,7 @@ export interface Route {
 export interface WalKnown {
   readonly found: PhysicalFound
   readonly range: WalRange
-  /** What the archive service said last. */
+  /** What the archive service said last of this timeline. */
   readonly position: WalPosition | undefined
   /** Reads segments that follow each other. */
   readonly scan: (names: readonly string[]) => Promise<WalEnd | undefined>
@@ -61,7 +61,7 @@ export async function routeTo(target: Target, known: WalKnown): Promise<Route> {
 /** To the last complete record, which a server reaches by its start and never by its end. */
 async function toNewest(known: WalKnown): Promise<Route> {
   const { segments, missing } = known.range
-  if (missing !== undefined) throw missingWal(missing, known.position && `LSN ${known.position.lsn}`)
+  if (missing !== undefined) throw missingWal(missing, known.position?.lsn)
   const end = segments.length === 0 ? undefined : await newestEnd(known)
   const stop = parseLsn(known.found.manifest.physical.stopLsn)!
   // Nothing was stored after the backup, or not yet: it stands for itself.

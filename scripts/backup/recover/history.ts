@@ -1,19 +1,21 @@
 import { Fail } from '../../core/fail.ts'
 import { historyName, parseHistory } from '../wal/segment.ts'
-import { type WalListing, type WalStore } from '../wal/wal-store.ts'
+import { type WalListing, type WalPosition, type WalStore } from '../wal/wal-store.ts'
 import { type Way } from './choose.ts'
 
 /**
  * The timeline that is to be followed: the one that is asked for, else the one that the archive service
  * shipped last. The highest number is not always it: a test of a restore may have made that.
+ * @param shipped how far that service was
  * @throws {Fail} `wal-missing` when its history is not there
  */
 export async function wayOf(
   wal: WalStore,
   listing: WalListing,
+  shipped: WalPosition | undefined,
   asked: number | undefined,
 ): Promise<Way | undefined> {
-  const timeline = asked ?? (await wal.readPosition())?.timeline ?? newestTimeline(listing)
+  const timeline = asked ?? shipped?.timeline ?? newestTimeline(listing)
   if (timeline === undefined) return undefined
   if (timeline === 1) return { timeline, history: [] }
   if (!listing.histories.includes(historyName(timeline))) {

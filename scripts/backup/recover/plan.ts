@@ -85,7 +85,7 @@ export async function planRecovery(
   const findings = await hostFindings(chosen, place.bindir)
   const { wal, way, listing, position } = seen.get(manifest.systemIdentifier)!
   const isBlocked = findings.some(({ level }) => level === 'impossible')
-  const range = way && wal ? walAfter(chosen, way, listing) : { segments: [], missing: undefined }
+  const range = way && wal ? walAfter(chosen, way, listing, position) : { segments: [], missing: undefined }
   await using scanner = await openScanner(wal, chosen, place.bindir)
   const route: Route = isBlocked
     ? { goal: { kind: 'immediate' }, segments: range.segments, warnings: [] }
@@ -128,6 +128,7 @@ interface Seen {
   readonly wal: WalStore | undefined
   readonly way: Way | undefined
   readonly listing: WalListing
+  /** Of the timeline of the way. */
   readonly position: Awaited<ReturnType<WalStore['readPosition']>>
 }
 
@@ -140,10 +141,13 @@ function systemsOf(catalog: readonly CatalogEntry[]): Set<string> {
 }
 
 async function lookAt(wal: WalStore, { timeline }: RecoverRequest): Promise<Seen> {
+  const shipped = await wal.readPosition() // before the list: it must never be ahead of it
   const listing = await wal.list()
-  if (listing.segments.length + listing.partials.length === 0)
+  if (listing.segments.length + listing.partials.length === 0 && shipped === undefined)
     return { wal: undefined, way: undefined, listing, position: undefined }
-  return { wal, way: await wayOf(wal, listing, timeline), listing, position: await wal.readPosition() }
+  const way = await wayOf(wal, listing, shipped, timeline)
+  // Of another timeline it says nothing about this one.
+  return { wal, way, listing, position: shipped?.timeline === way?.timeline ? shipped : undefined }
 }
 
 interface Scanner extends AsyncDisposable {

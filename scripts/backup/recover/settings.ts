@@ -73,7 +73,7 @@ export function isolatedConf(options: IsolatedSettings): string {
     lc_messages: 'C',
     log_timezone: 'UTC',
     timezone: 'UTC',
-    restore_command: `${shellWord(options.script)} "%f" "%p"`,
+    restore_command: `${shellWord(options.script).replaceAll('%', '%%')} "%f" "%p"`,
     recovery_target_timeline:
       options.goal.kind === 'immediate' || options.way === undefined
         ? 'current'

@@ -1,4 +1,4 @@
-import { chown, mkdir, readdir, rename, rm, rmdir, stat, symlink, unlink } from 'node:fs/promises'
+import { chown, mkdir, readdir, readlink, rename, rm, rmdir, stat, symlink, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -127,7 +127,7 @@ export async function swapWork(work: Work): Promise<void> {
   for (const { oid, to, temporary, before } of work.tablespaces) {
     for (const name of await versionFolders(temporary)) {
       if (await exists(join(to, name))) {
-        await mkdir(before, { recursive: true, mode: 0o700 })
+        await makeLike(before, to)
         await step({ from: join(to, name), to: join(before, name) })
       }
       await step({ from: join(temporary, name), to: join(to, name) })
@@ -143,8 +143,32 @@ export async function swapWork(work: Work): Promise<void> {
       await step({ from: work.target, to: work.before })
     await step({ from: work.data, to: work.target }) // commit point: the restored cluster is there
   }
+  await relinkKept(work)
   await rm(work.socket, { recursive: true, force: true })
   await rm(work.root, { recursive: true, force: true })
+}
+
+/** What was set aside must find its own tablespaces: started as it was, it would write into the new ones. */
+async function relinkKept({ before: dataDir, tablespaces }: Work): Promise<void> {
+  if (dataDir === null) return
+  const folder = join(dataDir, 'pg_tblspc')
+  const names = await readdir(folder).catch((error: unknown) => {
+    ignoreMissing(error)
+    return []
+  })
+  for (const name of names) {
+    const path = join(folder, name)
+    const place = await readlink(path).catch(() => undefined) // a folder, as for allow_in_place_tablespaces
+    const space = tablespaces.find(({ to }) => to === place)
+    if (space && (await exists(space.before))) await link(path, space.before)
+  }
+}
+
+/** Makes a folder that belongs to whom another one belongs to. */
+async function makeLike(path: string, other: string): Promise<void> {
+  await mkdir(path, { recursive: true, mode: 0o700 })
+  const { uid, gid } = await stat(other)
+  if (process.getuid?.() === 0) await chown(path, uid, gid)
 }
 
 /**

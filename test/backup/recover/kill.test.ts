@@ -76,7 +76,7 @@ test.each(MOMENTS)(
     expect(await journals()).toHaveLength(1)
     const kept = (await folders()).filter((name) => name.startsWith('data.before-') && !before.includes(name))
     expect(kept).toHaveLength(moment === 'swapped' ? 1 : 0)
-    if (before.length === 0 && moment !== 'swapped') expect(await isOld(data)).toBe(true)
+    expect(await isOld(data)).toBe(before.length === 0 && moment !== 'swapped')
 
     const again = await source.restore('cluster', '--yes', '--no-start')
     expect(again.code).toBe(0)
@@ -89,7 +89,7 @@ test.each(MOMENTS)(
     expect(await source.server.query('postgres', 'select count(*)::int as n from t')).toEqual([{ n: ROWS }])
     await source.server.cluster.stop()
     // The first of all is still there, with what no store has.
-    const oldest = (await folders()).filter((name) => name.startsWith('data.before-'))[0]!
+    const oldest = (await folders()).find((name) => name.startsWith('data.before-'))!
     expect(await isOld(join(source.server.dir, oldest))).toBe(true)
   },
 )
