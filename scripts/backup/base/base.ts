@@ -94,7 +94,7 @@ async function begin(
   try {
     return await beginBaseBackup(client, commandOf(scope, true), onProgress)
   } catch (error) {
-    if (!/zstd/i.test(messageOf(error))) throw error
+    if (!/zstd|worker count/i.test(messageOf(error))) throw error
     log('notice', 'backup: this server cannot compress with zstd, so this host does it')
     return beginBaseBackup(client, commandOf(scope, false), onProgress)
   }
