@@ -1,0 +1,182 @@
+import { createHash } from 'node:crypto'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { bootHost, type TestHost } from '../support/host.ts'
+import { freePort } from '../support/port.ts'
+import { type S3Server, startS3 } from '../support/s3.ts'
+import { type AgeKey, ageKey } from '../support/age.ts'
+
+// Two hosts and one bucket. The first one has a cluster, takes a base and an incremental backup of it and
+// stores its WAL; then it is gone. The second one has this program, the URL of the store, and the private key.
+
+const CHECKOUT = '/srv/howdah'
+const HOWDAH = `${CHECKOUT}/scripts/howdah`
+const KEY = '/root/key.txt'
+
+let s3: S3Server
+let bucket: string
+let first: TestHost
+let second: TestHost
+let port: number
+let key: AgeKey
+let moment: { time: string; content: string }
+
+beforeAll(async () => {
+  s3 = await startS3()
+  bucket = await s3.makeBucket()
+  key = await ageKey(join(await mkdtemp(join(tmpdir(), 'howdah-key-')), 'key.txt'))
+  port = await freePort()
+  first = await bootHost({ suite: 'trixie' })
+  await first.copyCheckout(CHECKOUT)
+}, 300_000)
+
+afterAll(async () => {
+  await second?.[Symbol.asyncDispose]()
+  await first?.[Symbol.asyncDispose]()
+  if (key) await rm(dirname(key.path), { recursive: true })
+})
+
+test(
+  'the first host: provisioned, archived and backed up, on top of a base too',
+  { timeout: 480_000 },
+  async () => {
+    await first.run('install -d -m 0755 /etc/howdah /etc/howdah/secrets')
+    for (const [name, content] of [
+      ['s3_key', s3.owner.accessKey],
+      ['s3_secret', s3.owner.secretKey],
+    ] as const) {
+      await first.run(`umask 077 && cat >/etc/howdah/secrets/${name}`, { input: content })
+    }
+    await writeFile(join(first.root, 'etc/howdah/host.toml'), hostFile())
+    await howdah(first, ['provision', 'apply', '--yes'], 470)
+    await first.run(['systemd-run', '--quiet', '--unit=archive', HOWDAH, 'archive', 'run'])
+    await sql(first, 'create table telem (n bigint primary key, device text, data text)')
+    await sql(first, insertRows(1, 20_000))
+    await first.run(`until ${HOWDAH} archive status >/dev/null; do sleep 0.5; done`, { timeoutSeconds: 60 })
+    expect(await kindTaken('full')).toBe('base')
+    await sql(first, insertRows(20_001, 30_000))
+    expect(await kindTaken('hourly')).toBe('incr')
+    await sql(first, insertRows(30_001, 30_500))
+    expect(await kindTaken('hourly')).toBe('incr') // on top of one that is itself on top of another
+    await sql(first, insertRows(30_501, 31_000))
+  },
+)
+
+test('the disaster: rows are deleted, and the first host goes', { timeout: 120_000 }, async () => {
+  await sql(first, 'select pg_sleep(0.01)')
+  const time = (
+    await sql(first, `select to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`)
+  ).trim()
+  moment = { time, content: await contentOf(first) }
+  await sql(first, 'select pg_sleep(0.01); delete from telem where n % 2 = 0')
+  await first.run(`until ${HOWDAH} archive status --json | grep -q '"bytes": *0'; do sleep 0.5; done`, {
+    timeoutSeconds: 60,
+  })
+  await first.run(`umask 077 && cat >${KEY}`, { input: key.secret })
+  const verified = await howdah(first, ['backup', 'verify', '--all', '--deep', '--identity', KEY])
+  expect(verified.code).toBe(0)
+  await first[Symbol.asyncDispose]()
+})
+
+test(
+  'the second host: from the URL and the key alone, its content is that of the moment before',
+  { timeout: 480_000 },
+  async () => {
+    second = await bootHost({ suite: 'trixie' })
+    await second.copyCheckout(CHECKOUT)
+    await second.run(`umask 077 && cat >${KEY}`, { input: key.secret })
+    const argv = [
+      'restore',
+      'cluster',
+      '--from',
+      `s3://${bucket}/hosts?endpoint=${s3.endpoint}`,
+      '--cluster',
+      'db1/main',
+      '--identity',
+      KEY,
+      '--at',
+      moment.time,
+    ]
+    const env = { AWS_ACCESS_KEY_ID: s3.owner.accessKey, AWS_SECRET_ACCESS_KEY: s3.owner.secretKey }
+    const planned = await second.run([HOWDAH, ...argv, '--plan'], { env, timeoutSeconds: 470 })
+    expect(planned.stdout + planned.stderr).not.toContain(s3.owner.secretKey)
+    expect((await second.run('pg_lsclusters --no-header')).stdout).toBe('')
+    await second.run([HOWDAH, ...argv, '--yes'], { env, timeoutSeconds: 300 })
+    expect((await second.run('pg_lsclusters --no-header')).stdout).toMatch(
+      /^17 +main +\d+ +online +postgres /,
+    )
+    expect(await contentOf(second)).toBe(moment.content)
+    expect((await sql(second, `select rolname from pg_roles where rolname = 'telemetry'`)).trim()).toBe(
+      'telemetry',
+    )
+  },
+)
+
+function howdah(host: TestHost, args: readonly string[], timeoutSeconds = 120): ReturnType<TestHost['run']> {
+  return host.run([HOWDAH, ...args], { timeoutSeconds })
+}
+
+async function kindTaken(job: string): Promise<string> {
+  const { stdout } = await howdah(first, ['backup', 'take', job, '--json'])
+  return (JSON.parse(stdout) as { result: { kind: string } }).result.kind
+}
+
+async function sql(host: TestHost, text: string): Promise<string> {
+  return (
+    await host.run(
+      ['psql', '-XAt', '-v', 'ON_ERROR_STOP=1', '-p', String(port), '-d', 'telemetry', '-c', text],
+      { user: 'postgres' },
+    )
+  ).stdout
+}
+
+function insertRows(from: number, to: number): string {
+  return `insert into telem select n, 'device' || n % 7, md5(n::text) from generate_series(${from}, ${to}) n`
+}
+
+async function contentOf(host: TestHost): Promise<string> {
+  const rows = await sql(host, 'select * from telem order by n')
+  return `${rows.split('\n').length - 1} rows, ${createHash('sha256').update(rows).digest('hex')}`
+}
+
+function hostFile(): string {
+  return `
+format = 1
+[host]
+name = "db1"
+[postgres]
+kind = "debian"
+major = 17
+port = ${port}
+packages = ["postgresql-17"]
+[settings]
+wal_level = "replica"
+summarize_wal = true
+listen_addresses = ""
+[roles.telemetry]
+[databases.telemetry]
+owner = "telemetry"
+[store.s3]
+type = "s3"
+bucket = "${bucket}"
+prefix = "hosts"
+endpoint = "${s3.endpoint}"
+access_key = { file = "/etc/howdah/secrets/s3_key" }
+secret_key = { file = "/etc/howdah/secrets/s3_secret" }
+[encryption]
+recipients = ["${key.recipient}"]
+[backup.full]
+kind = "base"
+store = "s3"
+pitr = "7d"
+keep = { daily = 7 }
+[backup.hourly]
+kind = "incr"
+store = "s3"
+[archive]
+store = "s3"
+partial_every = "1s"
+`
+}
