@@ -61,7 +61,8 @@ export async function startRestored(host: Host, plan: RecoverPlan): Promise<Clus
   return cluster
 }
 
-function copySpec(host: Host, plan: RecoverPlan): Postgres {
+/** A copy as a cluster of its own. Pure. */
+export function copySpec(host: Host, plan: RecoverPlan): Postgres {
   const { place, request, chain } = plan
   return {
     ...host.postgres,

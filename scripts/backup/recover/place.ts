@@ -10,6 +10,7 @@ import { exists, isMissing } from '../../core/file.ts'
 import { currentUser } from '../../core/user.ts'
 import { type Host } from '../../host/schema.ts'
 import { type PhysicalFound } from './choose.ts'
+import { assertMounted } from './mounts.ts'
 import { type WalFileOwner } from './wal-file.ts'
 
 /** Where a cluster is restored to. */
@@ -85,6 +86,7 @@ export async function assertPlaceFree(place: Place, moves: readonly TablespaceMo
     })
   }
   await assertNoMount(dataDir)
+  await assertMounted([dataDir, ...moves.map(({ to }) => to)])
   for (const { to, from, name } of moves) {
     if (kind === 'own' && to === from) continue // what is there is set aside
     if (await isEmpty(to)) continue
@@ -129,18 +131,28 @@ export async function livePid(dataDir: string): Promise<number | undefined> {
   return cwd !== undefined && cwd.ino === own.ino && cwd.dev === own.dev ? pid : undefined
 }
 
+/** Where the tablespaces of a backup are to go. */
+export interface TablespaceMapping {
+  /** Old places to new ones. */
+  readonly tablespaces: ReadonlyMap<string, string>
+  /** Where every other one goes, by its oid; undefined: where it was. */
+  readonly tablespaceFolder?: string | undefined
+}
+
 /**
  * Where each tablespace goes.
- * @param mapping old places to new ones
  * @throws {Fail} `usage`, `target-not-empty`
  */
 export function tablespaceMoves(
-  chain: readonly PhysicalFound[],
-  mapping: ReadonlyMap<string, string>,
+  found: PhysicalFound,
+  mapping: TablespaceMapping,
   kind: Place['kind'],
 ): TablespaceMove[] {
-  const { tablespaces } = chain.at(-1)!.manifest.physical
-  const unknown = [...mapping.keys()].find((from) => !tablespaces.some(({ location }) => location === from))
+  const { tablespaces } = found.manifest.physical
+  const { tablespaceFolder: folder } = mapping
+  const unknown = [...mapping.tablespaces.keys()].find(
+    (from) => !tablespaces.some(({ location }) => location === from),
+  )
   if (unknown !== undefined) {
     const places = tablespaces.map(({ location }) => location).join(', ')
     throw new Fail('usage', `the backup has no tablespace in "${unknown}"`, {
@@ -151,7 +163,7 @@ export function tablespaceMoves(
     oid,
     name,
     from: location,
-    to: resolve(mapping.get(location) ?? location),
+    to: resolve(mapping.tablespaces.get(location) ?? (folder === undefined ? location : join(folder, oid))),
     size,
     file,
   }))

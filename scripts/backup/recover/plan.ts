@@ -30,6 +30,8 @@ export interface RecoverRequest {
   readonly port?: number | undefined
   /** Old places of tablespaces to new ones. */
   readonly tablespaces: ReadonlyMap<string, string>
+  /** Where every other tablespace goes, by its oid; undefined: where it was. */
+  readonly tablespaceFolder?: string | undefined
   readonly starts: boolean
 }
 
@@ -90,7 +92,7 @@ export async function planRecovery(
   const route: Route = isBlocked
     ? { goal: { kind: 'immediate' }, segments: range.segments, warnings: [] }
     : await routeTo(request.target, { found: chosen, range, position, scan: scanner.scan, now: new Date() })
-  const moves = tablespaceMoves(chain, request.tablespaces, place.kind)
+  const moves = tablespaceMoves(chosen, request, place.kind)
   return {
     request,
     chain,

@@ -1,0 +1,148 @@
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { stateAccess } from '../../cluster/lock.ts'
+import { Fail } from '../../core/fail.ts'
+import { makeFolder } from '../../core/file.ts'
+import { takeLock } from '../../core/lock.ts'
+import { type Host } from '../../host/schema.ts'
+import { hostIdentity } from '../../store/identity.ts'
+import { readCatalogs } from '../catalog.ts'
+import { type Manifest } from '../manifest.ts'
+import { restoreDatabase, type RestoreOptions, type RestoreScope } from '../restore.ts'
+import { type RestorePlan } from '../restore-plan.ts'
+import { take } from '../take.ts'
+import { copySpec } from './finish.ts'
+import { planRecovery, type RecoverPlan, type RecoverRequest } from './plan.ts'
+import { restoreCluster } from './run.ts'
+import { hostSources } from './sources.ts'
+import { type Target } from './target.ts'
+import { killServer } from './work.ts'
+
+/**
+ * Whether the backup that is wanted of a database is one of the whole cluster: by its label, by its job,
+ * or because no dump has that database.
+ */
+export async function isInBase({ host, choice, request }: RestoreScope): Promise<boolean> {
+  const entries = await readCatalogs(host)
+  const has = ({ manifest }: { readonly manifest: Manifest }) =>
+    manifest.physical?.databases.some(({ name }) => name === request.database) === true
+  const known = entries.filter((entry) => 'manifest' in entry)
+  if (choice.label !== 'latest') {
+    const entry = known.find(({ label }) => label === choice.label)
+    return entry !== undefined && has(entry)
+  }
+  const ofJob = known.filter(({ manifest }) => choice.job === undefined || manifest.job === choice.job)
+  const inDump = ofJob.some(({ manifest }) =>
+    manifest.databases.some(({ name }) => name === request.database),
+  )
+  return !inDump && ofJob.some(has)
+}
+
+/** The recovery that comes before the restore of a database out of a backup of the whole cluster. */
+export async function planFromBase(scope: RestoreScope, target: Target): Promise<RecoverPlan> {
+  await using key = await hostIdentity(scope.host, scope.identity)
+  const plan = await planRecovery(scope.host, hostSources(scope.host), requestOf(scope, target), key?.path)
+  assertHas(plan, scope.request.database)
+  return plan
+}
+
+/**
+ * Restores a database out of a backup of the whole cluster: that is recovered in a scratch cluster, the
+ * database is dumped there, and the dump is restored, checked and swapped in as any other one.
+ * @throws {Fail} what the restore of a cluster, a take and the restore of a database throw
+ */
+export async function restoreFromBase(
+  scope: RestoreScope,
+  target: Target,
+  options: RestoreOptions = {},
+): Promise<RestorePlan> {
+  const { host } = scope
+  const access = stateAccess('postgres')
+  await using _lock = await takeLock(join(host.host.state_dir, 'lock', 'scratch.lock'), { folder: access })
+  const folder = scratchFolder(host)
+  await clear(folder) // what a dead run left: nobody else holds the lock
+  await makeFolder(folder, access)
+  try {
+    await using key = await hostIdentity(host, scope.identity)
+    const recovered = await restoreCluster(host, hostSources(host), requestOf(scope, target), {
+      identity: key?.path,
+      confirm: async (plan) => {
+        assertHas(plan, scope.request.database)
+        return true
+      },
+      ...(options.onBytes && { onBytes: options.onBytes }),
+    })
+    const dumped = dumpHost(host, scope.request.database, recovered.plan)
+    await take({ loaded: { host: dumped, text: '', path: '' }, overrides: [], job: JOB })
+    const { store, backup } = dumped
+    return await restoreDatabase(
+      {
+        ...scope,
+        host: { ...host, store, backup },
+        choice: { label: 'latest', job: JOB, database: scope.request.database },
+      },
+      options,
+    )
+  } finally {
+    await clear(folder)
+  }
+}
+
+const JOB = 'scratch'
+
+function scratchFolder(host: Host): string {
+  return join(host.host.state_dir, 'scratch')
+}
+
+/** The scratch cluster as a host of its own, with a store beside it. */
+function dumpHost(host: Host, database: string, plan: RecoverPlan): Host {
+  const folder = scratchFolder(host)
+  return {
+    ...host,
+    host: { ...host.host, state_dir: join(folder, 'state') },
+    postgres: copySpec(host, plan),
+    encryption: undefined,
+    archive: undefined,
+    store: { [JOB]: { type: 'dir', path: join(folder, 'store') } },
+    backup: {
+      [JOB]: {
+        kind: 'dump',
+        databases: [database],
+        store: JOB,
+        jobs: 1,
+        compression_level: 1,
+        checkpoint: 'fast',
+        full_every: '7d',
+      },
+    },
+  }
+}
+
+/** Everything of a scratch cluster is below one folder. */
+function requestOf({ host, choice }: RestoreScope, target: Target): RecoverRequest {
+  const folder = scratchFolder(host)
+  return {
+    label: choice.label,
+    job: choice.job,
+    target,
+    to: join(folder, 'cluster'),
+    port: host.postgres.port,
+    tablespaces: new Map(),
+    tablespaceFolder: join(folder, 'tablespaces'),
+    starts: true,
+  }
+}
+
+function assertHas({ chain }: RecoverPlan, database: string): void {
+  const { label, physical } = chain.at(-1)!.manifest
+  const names = physical.databases.map(({ name }) => name)
+  if (names.includes(database)) return
+  throw new Fail('backup-missing', `backup ${label} has no database "${database}"`, {
+    hint: `It has: ${names.join(', ')}`,
+  })
+}
+
+async function clear(folder: string): Promise<void> {
+  await killServer(join(folder, 'cluster'))
+  await rm(folder, { recursive: true, force: true })
+}
