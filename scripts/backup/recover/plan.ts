@@ -7,6 +7,7 @@ import { type CatalogEntry } from '../catalog.ts'
 import { openWalStore, type WalListing, type WalStore } from '../wal/wal-store.ts'
 import { chainOf, chooseBase, type PhysicalFound, type Way } from './choose.ts'
 import { hostFindings, type RecoverFinding } from './findings.ts'
+import { assertOneMoment } from './fork.ts'
 import { type Route, routeTo } from './goal.ts'
 import { wayOf } from './history.ts'
 import { type Place, placeOf, type Space, spaces, tablespaceMoves, type TablespaceMove } from './place.ts'
@@ -89,6 +90,11 @@ export async function planRecovery(
   const isBlocked = findings.some(({ level }) => level === 'impossible')
   const range = way && wal ? walAfter(chosen, way, listing, position) : { segments: [], missing: undefined }
   await using scanner = await openScanner(wal, chosen, place.bindir)
+  if (way && !isBlocked && request.timeline === undefined) {
+    const { walSegmentSize: segmentSize } = manifest.physical
+    const fork = { way, listing, segmentSize, since: manifest.timeline, scan: scanner.scan }
+    await assertOneMoment(request.target, fork)
+  }
   const route: Route = isBlocked
     ? { goal: { kind: 'immediate' }, segments: range.segments, warnings: [] }
     : await routeTo(request.target, { found: chosen, range, position, scan: scanner.scan, now: new Date() })
@@ -153,7 +159,7 @@ async function lookAt(wal: WalStore, { timeline }: RecoverRequest): Promise<Seen
 }
 
 interface Scanner extends AsyncDisposable {
-  readonly scan: (names: readonly string[]) => ReturnType<typeof scanWal>
+  readonly scan: (names: readonly string[], from?: bigint) => ReturnType<typeof scanWal>
 }
 
 async function openScanner(
@@ -165,13 +171,13 @@ async function openScanner(
   const { walSegmentSize: segmentSize } = found.manifest.physical
   const fetched = new Set<string>()
   return {
-    scan: async (names) => {
+    scan: async (names, from) => {
       for (const name of names) {
         if (fetched.has(name)) continue
         await fetchWalFile(wal!, name, { folder, segmentSize })
         fetched.add(name)
       }
-      return scanWal(bindir, folder, names[0]!, names.at(-1)!)
+      return scanWal(bindir, folder, { first: names[0]!, last: names.at(-1)!, from })
     },
     [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
   }

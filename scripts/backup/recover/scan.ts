@@ -11,6 +11,8 @@ export interface WalEnd {
   readonly lastRecord: bigint
   /** Where it ends: the first position after it. */
   readonly end: bigint
+  /** When the first transaction in it ended, of those that are read. */
+  readonly firstCommit: string | undefined
   /** When the last transaction in it ended, ISO, UTC, to the microsecond; undefined when none does. */
   readonly lastCommit: string | undefined
 }
@@ -22,19 +24,20 @@ const COMMIT =
 
 /**
  * Reads the records of segments that are in a folder, with pg_waldump.
- * @param first the oldest segment; @param last the newest one, in the same folder
+ * @param segments the oldest one first; records before `from` are left out
  * @returns undefined when no record is complete in them
  * @throws {Fail} `not-permitted` without pg_waldump
  */
 export async function scanWal(
   bindir: string,
   folder: string,
-  first: string,
-  last: string,
+  segments: { readonly first: string; readonly last: string; readonly from?: bigint | undefined },
 ): Promise<WalEnd | undefined> {
   let lastRecord: bigint | undefined
   let length = 0
+  let firstCommit: string | undefined
   let lastCommit: string | undefined
+  const { first, last, from = 0n } = segments
   const program = join(bindir, 'pg_waldump')
   const text = output([program, '--path', folder, first, last], {
     env: { TZ: 'UTC', LC_ALL: 'C' },
@@ -42,18 +45,22 @@ export async function scanWal(
   try {
     for await (const line of createInterface({ input: Readable.from(text), crlfDelay: Infinity })) {
       const [, manager, total, lsn] = RECORD.exec(line) ?? []
-      if (lsn === undefined) continue
-      lastRecord = parseLsn(lsn)
+      const position = lsn === undefined ? undefined : parseLsn(lsn)
+      if (position === undefined || position < from) continue
+      lastRecord = position
       length = Number(total)
       if (manager !== 'Transaction') continue
       const [, day, time] = COMMIT.exec(line) ?? []
-      if (day !== undefined) lastCommit = `${day}T${time}Z`
+      if (day === undefined) continue
+      lastCommit = `${day}T${time}Z`
+      firstCommit ??= lastCommit
     }
   } catch (error) {
     // The end of the WAL is where no record is: pg_waldump calls that an error, and ends with 1.
     if (!(error instanceof Fail) || error.code !== 'command-failed') throw error
   }
-  return lastRecord === undefined ? undefined : { lastRecord, end: endOf(lastRecord, length), lastCommit }
+  if (lastRecord === undefined) return undefined
+  return { lastRecord, end: endOf(lastRecord, length), firstCommit, lastCommit }
 }
 
 const PAGE = 8192

@@ -134,4 +134,17 @@ describe('restore of a cluster', () => {
     const { code, stderr } = await source.restore('cluster', ...to, '--timeline', '1')
     expect({ code, stderr }).toEqual({ code: 59, stderr: expect.stringContaining('beyond the newest WAL') })
   })
+
+  test('to a moment of the timeline that was left, with one that goes on elsewhere: both are offered', async () => {
+    const to = ['--to', join(source.server.dir, 'fork'), aside(), '--plan', '--at', early]
+    const { code, stderr } = await source.restore('cluster', ...to)
+    expect({ code, stderr }).toEqual({
+      code: 42,
+      stderr: expect.stringMatching(
+        /was on timeline 1, which timeline 2 left at LSN .*--timeline 1\b.*--timeline 2/s,
+      ),
+    })
+    expect(await source.restore('cluster', ...to, '--timeline', '1')).toMatchObject({ code: 0 })
+    expect(await source.restore('cluster', ...to, '--timeline', '2')).toMatchObject({ code: 0 })
+  })
 })
