@@ -56,11 +56,23 @@ export async function scanWal(
       firstCommit ??= lastCommit
     }
   } catch (error) {
-    // The end of the WAL is where no record is: pg_waldump calls that an error, and ends with 1.
-    if (!(error instanceof Fail) || error.code !== 'command-failed') throw error
+    if (!isEndOfWal(error)) throw error
   }
   if (lastRecord === undefined) return undefined
   return { lastRecord, end: endOf(lastRecord, length), firstCommit, lastCommit }
+}
+
+/**
+ * The end of the WAL is where no record is: pg_waldump calls that an error. Any other end of it, as when
+ * it is killed, would make what it had not read yet look like WAL that is not there
+ * (src/bin/pg_waldump/pg_waldump.c, main).
+ */
+function isEndOfWal(error: unknown): boolean {
+  return (
+    error instanceof Fail &&
+    error.code === 'command-failed' &&
+    /error in WAL record at|could not find a valid record after/.test(error.hint ?? '')
+  )
 }
 
 const PAGE = 8192

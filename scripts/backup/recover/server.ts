@@ -156,7 +156,8 @@ async function awaitGoal(running: RecoveryRun): Promise<RecoveryState> {
       running.onState?.(state)
       if (!state.isRecovering) throw unreached(plan, state, 'the server was promoted before')
       if (!state.isPaused) continue
-      assertReached(plan, state, text)
+      // Read again: the line that says why it stands still may be newer than what was read before.
+      assertReached(plan, state, await logOf(work))
       return state
     }
   } finally {
@@ -285,7 +286,10 @@ function goalText({ route: { goal } }: RecoverPlan): string {
 }
 
 function lastErrors(text: string): string {
-  const lines = text.split('\n').filter((line) => /^(FATAL|ERROR|PANIC|WARNING|DETAIL|HINT):/.test(line))
+  const lines = text
+    .split('\n')
+    .filter((line) => /^(FATAL|ERROR|PANIC|WARNING|DETAIL|HINT):/.test(line))
+    .filter((line) => !/the database system is (starting up|not yet accepting)/.test(line)) // to us, as we ask
   return lines.slice(-4).join('\n')
 }
 
