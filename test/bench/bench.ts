@@ -73,7 +73,7 @@ async function benchOrList(call: Call): Promise<Outcome> {
       hint: `The benches and their cases are:\n${list}`,
     })
   }
-  const text = `Usage: npm run bench -- NAME [--rounds NUMBER] [--cases CASE,...]\n\n${list}`
+  const text = `Usage: npm run bench -- NAME [--rounds NUMBER] [--cases CASE,...] [--scale NUMBER] [--keep]\n\n${list}`
   return { text, result: BENCHES.map(({ name, summary, cases }) => ({ name, summary, cases })) }
 }
 
