@@ -1,136 +1,190 @@
-import { type CompletedPart, type S3Client } from '@aws-sdk/client-s3'
-import type * as Sdk from '@aws-sdk/client-s3'
-import { messageOf } from '../core/fail.ts'
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type CompletedPart } from '@aws-sdk/client-s3'
+import { Fail, messageOf } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
 import { log } from '../core/log.ts'
+import { formatDuration } from '../core/quantity.ts'
+import { type S3 } from './s3-client.ts'
+import { type Part, partsOf, type Buffers, buffersOf } from './s3-part.ts'
 
-/** The SDK, loaded, and a client of it. */
-export interface S3 {
-  readonly client: S3Client
-  readonly sdk: typeof Sdk
-}
-
-/** Where a body goes. */
-export interface Target {
+/** A key of a bucket. */
+export interface Place {
   readonly Bucket: string
   readonly Key: string
 }
 
-const MB = 1024 * 1024
-
-/** Parts on the way at once, while they are small. */
-const AT_ONCE = 3
-
-/**
- * Bytes of a part, by its number from 1. S3 takes 10,000 parts of 5 MB to 5 GB: parts of one size would
- * be too big for the memory, or too few for a big body. So they begin with 8 MB and grow slowly: 160 MB
- * after 250 GB, and all of them together hold the 5 TB that an object may have. Pure.
- */
-export function partSize(number: number): number {
-  return Math.floor(8 * MB * Math.exp(0.0006 * (number - 1)))
+/** How a body is stored. */
+export interface Uploading {
+  /** What it sends with throws failures. */
+  readonly s3: S3
+  readonly at: Place
+  /** Milliseconds before each further round of tries of a request. */
+  readonly pauses: readonly number[]
 }
 
+/** Says of a stored object which writer it is of: an answer may be lost, and then only this tells. */
+export const TOKEN = 'howdah-writer'
+
+/** How far the clocks of this host and of the server may be apart: S3 refuses what is over it. */
+const SKEW_MILLISECONDS = 15 * 60_000
+
 /**
- * Stores a body: in one request when it is small, in parts otherwise. After any failure none of it is there.
+ * Stores a body: in one request when it is small, in parts otherwise. After any failure none of it is
+ * there, and no part either.
  * @returns its size in bytes
  */
-export async function upload(s3: S3, at: Target, body: AsyncIterable<Uint8Array>): Promise<number> {
-  const parts = partsOf(body)
-  const first = await parts.next()
-  if (first.done || first.value.isLast) {
-    const bytes = first.done ? new Uint8Array() : first.value.bytes
-    await s3.client.send(new s3.sdk.PutObjectCommand({ ...at, Body: bytes }), { abortSignal: interrupted })
-    return bytes.length
+export async function upload(uploading: Uploading, body: AsyncIterable<Uint8Array>): Promise<number> {
+  const { s3, at } = uploading
+  const failed = new AbortController()
+  const signal = AbortSignal.any([failed.signal, interrupted])
+  const buffers = buffersOf()
+  const parts = partsOf(body, buffers, signal)
+  const first = (await parts.next()).value!
+  if (first.isLast) {
+    const put = new s3.sdk.PutObjectCommand({ ...at, Body: first.bytes })
+    await s3.send(put, { abortSignal: signal })
+    return first.bytes.length
   }
-  const { UploadId } = await s3.client.send(new s3.sdk.CreateMultipartUploadCommand(at), {
-    abortSignal: interrupted,
-  })
-  const target = { ...at, UploadId: UploadId! }
+  let id: string | undefined
   try {
-    return await uploadParts(s3, target, first.value, parts)
+    const token = randomUUID()
+    id = await begin(uploading, token)
+    return await uploadParts({ ...uploading, id, token, failed, signal, buffers }, first, parts)
   } catch (error) {
+    failed.abort(error)
     await parts.return(undefined).catch(() => {}) // its own failure is the one that is thrown
-    await abort(s3, target)
+    if (id !== undefined) await abort(uploading, id)
     throw error
   }
 }
 
-interface Part {
-  readonly number: number
-  readonly bytes: Buffer
-  readonly isLast: boolean
+/** An upload in parts that is under way. */
+interface Running extends Uploading {
+  readonly id: string
+  readonly token: string
+  readonly failed: AbortController
+  readonly signal: AbortSignal
+  readonly buffers: Buffers
 }
 
-async function uploadParts(
-  { client, sdk }: S3,
-  target: Target & { readonly UploadId: string },
-  first: Part,
-  rest: AsyncIterable<Part>,
-): Promise<number> {
+async function uploadParts(running: Running, first: Part, rest: AsyncIterable<Part>): Promise<number> {
+  const { failed, signal } = running
   const done: CompletedPart[] = []
-  const failed = new AbortController()
-  const signal = AbortSignal.any([failed.signal, interrupted])
-  const running = new Set<Promise<void>>()
+  const sending = new Set<Promise<void>>()
   let size = 0
-  const send = ({ number, bytes }: Part) => {
-    size += bytes.length
-    const sending = (async () => {
-      const input = { ...target, PartNumber: number, Body: bytes }
-      const { ETag } = await client.send(new sdk.UploadPartCommand(input), { abortSignal: signal })
-      done.push({ PartNumber: number, ETag })
-    })()
-    const ended = sending
-      .catch((error: unknown) => failed.abort(failed.signal.reason ?? error))
-      .finally(() => running.delete(ended))
-    running.add(ended)
+  const start = (part: Part) => {
+    size += part.bytes.length
+    const sent: Promise<void> = sendPart(running, part)
+      .then((part) => void done.push(part))
+      .catch((error: unknown) => failed.abort(error))
+      .finally(() => sending.delete(sent))
+    sending.add(sent)
   }
   try {
-    send(first)
-    for await (const part of rest) {
-      if (failed.signal.aborted) break
-      send(part)
-      while (running.size >= (part.bytes.length > 32 * MB ? 1 : AT_ONCE)) await Promise.race(running)
-    }
+    start(first)
+    for await (const part of rest) start(part) // waits for a free buffer
   } catch (error) {
-    failed.abort(error)
+    failed.abort(error) // those on the way are ended
   }
-  await Promise.all(running)
-  failed.signal.throwIfAborted()
-  const Parts = done.toSorted((a, b) => a.PartNumber! - b.PartNumber!)
-  // Commit point: the key has the new content.
-  await client.send(new sdk.CompleteMultipartUploadCommand({ ...target, MultipartUpload: { Parts } }), {
-    abortSignal: interrupted,
-  })
+  await Promise.all(sending)
+  signal.throwIfAborted()
+  await complete(running, done, size)
   return size
 }
 
-/** Not ended by Ctrl-C. What cannot be aborted costs money until a lifecycle rule of the bucket removes it. */
-async function abort({ client, sdk }: S3, target: Target & { readonly UploadId: string }): Promise<void> {
+async function sendPart(running: Running, { number, bytes, buffer }: Part): Promise<CompletedPart> {
+  const { s3, at, id, signal, buffers } = running
+  const part = new s3.sdk.UploadPartCommand({ ...at, UploadId: id, PartNumber: number, Body: bytes })
   try {
-    await client.send(new sdk.AbortMultipartUploadCommand(target))
-  } catch (error) {
-    log('warning', `store: an upload of "${target.Key}" could not be aborted: ${messageOf(error)}`)
+    const { ETag } = await steadily(running, signal, () => s3.send(part, { abortSignal: signal }))
+    return { PartNumber: number, ETag }
+  } finally {
+    buffers.giveBack(buffer)
   }
 }
 
-/** Cuts a stream into parts. The last one says so, and only a body without any byte has none. */
-async function* partsOf(body: AsyncIterable<Uint8Array>): AsyncGenerator<Part, void> {
-  let number = 1
-  let pieces: Uint8Array[] = []
-  let size = 0
-  for await (const chunk of body) {
-    let rest = chunk
-    // A part goes off when a byte of the next one is there: so the last one is known as such.
-    while (size + rest.length > partSize(number)) {
-      const taken = partSize(number) - size
-      yield { number, bytes: Buffer.concat([...pieces, rest.subarray(0, taken)]), isLast: false }
-      rest = rest.subarray(taken)
-      number += 1
-      pieces = []
-      size = 0
-    }
-    pieces.push(rest)
-    size += rest.length
+async function begin(uploading: Uploading, token: string): Promise<string> {
+  const { s3, at } = uploading
+  const since = Date.now() - SKEW_MILLISECONDS
+  let tries = 0
+  const create = new s3.sdk.CreateMultipartUploadCommand({ ...at, Metadata: { [TOKEN]: token } })
+  const begun = await steadily(uploading, interrupted, async () => {
+    tries += 1
+    return s3.send(create, { abortSignal: interrupted })
+  }).catch(async (error: unknown) => {
+    await abortLost(uploading, since).catch(() => {}) // the server may be gone for good
+    throw error
+  })
+  const id = begun.UploadId!
+  if (tries > 1 || (begun.$metadata.attempts ?? 1) > 1) {
+    await abortLost(uploading, since, id).catch((error: unknown) => warnOfRest(at, error))
   }
-  if (size > 0) yield { number, bytes: Buffer.concat(pieces), isLast: true }
+  return id
+}
+
+/**
+ * Aborts uploads of this key that were begun just now. Where the answer to a beginning was lost,
+ * nobody knows its id, and its rest would cost money for ever.
+ * @param except the one that is wanted
+ */
+async function abortLost({ s3, at }: Uploading, since: number, except?: string): Promise<void> {
+  const list = new s3.sdk.ListMultipartUploadsCommand({ Bucket: at.Bucket, Prefix: at.Key })
+  const { Uploads } = await s3.send(list)
+  for (const { Key, UploadId, Initiated } of Uploads ?? []) {
+    if (Key !== at.Key || UploadId === except || Number(Initiated ?? 0) < since) continue
+    await s3.send(new s3.sdk.AbortMultipartUploadCommand({ ...at, UploadId }))
+  }
+}
+
+async function complete(running: Running, done: readonly CompletedPart[], size: number): Promise<void> {
+  const { s3, at, id, token } = running
+  const Parts = done.toSorted((a, b) => a.PartNumber! - b.PartNumber!)
+  // Commit point: the key has the new content.
+  const commit = new s3.sdk.CompleteMultipartUploadCommand({
+    ...at,
+    UploadId: id,
+    MultipartUpload: { Parts },
+  })
+  try {
+    await steadily(running, interrupted, () => s3.send(commit, { abortSignal: interrupted }))
+  } catch (error) {
+    // The answer to an earlier try may have been lost: then there is nothing left to complete.
+    const found = await s3.send(new s3.sdk.HeadObjectCommand(at)).catch(() => undefined)
+    if (found?.Metadata?.[TOKEN] === token && found.ContentLength === size) return
+    throw error
+  }
+}
+
+/** Not ended by Ctrl-C. What cannot be aborted costs money until a lifecycle rule of the bucket removes it. */
+async function abort({ s3, at }: Uploading, id: string): Promise<void> {
+  const command = new s3.sdk.AbortMultipartUploadCommand({ ...at, UploadId: id })
+  await s3.send(command).catch((error: unknown) => warnOfRest(at, error))
+}
+
+function warnOfRest({ Key }: Place, error: unknown): void {
+  // Nothing is left of an upload that the server does not know.
+  if (error instanceof Fail && (error.cause as Error | undefined)?.name === 'NoSuchUpload') return
+  log('warning', `store: parts of "${Key}" may be left: ${messageOf(error)}`)
+}
+
+/** Tries it for as long as the server cannot be reached and there are pauses left. */
+async function steadily<T>(
+  { at, pauses }: Uploading,
+  signal: AbortSignal,
+  action: () => Promise<T>,
+): Promise<T> {
+  for (const pause of pauses) {
+    try {
+      return await action()
+    } catch (error) {
+      if (!(error instanceof Fail && error.code === 'store-unreachable') || signal.aborted) throw error
+      log(
+        'warning',
+        `store: "${at.Key}": ${error.message}; it is tried again in ${formatDuration(pause / 1000)}`,
+      )
+      await sleep(pause * (0.5 + Math.random() / 2), undefined, { signal })
+    }
+  }
+  return action()
 }
