@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { Socket } from 'node:net'
 import process from 'node:process'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import pg from 'pg'
@@ -56,6 +57,7 @@ export async function connect(target: Target): Promise<pg.Client> {
     ...(target.replication && {
       replication: 'true',
       options: '-c statement_timeout=0 -c idle_session_timeout=0',
+      ...(!target.ssl && { stream: streamingSocket }),
     }),
   })
   client.on('error', () => {}) // a lost connection rejects the query under way, or the next one
@@ -69,6 +71,25 @@ export async function connect(target: Target): Promise<pg.Client> {
     await client.end().catch(() => {})
     throw cause instanceof Fail ? cause : connectionFail(target, cause)
   }
+}
+
+/** What is read at once from a server that streams. */
+const READ_BYTES = 256 * 1024
+
+/**
+ * A socket that reads into the same memory again and again: new memory for each piece of a long stream
+ * costs more than everything else that is done to it. Whoever listens to `bytes` is shown that memory and
+ * must be done with it on return; only where nobody does is there `data` as of any socket.
+ */
+function streamingSocket(): Socket {
+  const buffer = Buffer.allocUnsafeSlow(READ_BYTES)
+  const callback = (count: number) => {
+    const bytes = buffer.subarray(0, count)
+    if (!socket.emit('bytes', bytes)) socket.emit('data', Buffer.from(bytes))
+    return true // go on
+  }
+  const socket: Socket = new Socket({ onread: { buffer, callback } })
+  return socket
 }
 
 /**

@@ -21,6 +21,11 @@ beforeAll(async () => {
     'postgres',
     'create table t as select i as n, md5(i::text) as x from generate_series(1, 5000) i',
   )
+  // More than what is on its way between a server and a store.
+  await primary.query(
+    'postgres',
+    `create table noise as select (select string_agg(uuid_send(gen_random_uuid()), '') from generate_series(1, 1000) where i > 0) from generate_series(1, 1500) i`,
+  )
   const { bindir, osUser: as, socketDir } = primary.cluster
   const data = join(primary.dir, 'standby')
   const from = ['-h', socketDir, '-p', '5432', '-U', primary.cluster.superuser]
@@ -118,7 +123,7 @@ test('a standby that is promoted in mid-take: nothing counts', async () => {
   const before = await run(['ls', join(primary.dir, 'store/test/main/catalog')])
   let promoted: Promise<void> | undefined
   const { code, stderr } = await runScript(
-    ['backup', 'take', 'full', '-c', file, 'backup.full.rate_limit=300kB'],
+    ['backup', 'take', 'full', '-c', file, 'backup.full.rate_limit=2MB'],
     {
       onStart: () => {
         promoted = (async () => {

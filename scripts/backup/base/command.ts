@@ -1,11 +1,14 @@
 import { type Connection, type Submittable } from 'pg'
+import { type CopySink, divertCopyData } from './divert.ts'
 
 /** Something that the server sends. */
 export type Expectation =
   /** A row of one of the result sets, which are counted from 0. */
   | { readonly type: 'row'; readonly set: number; readonly fields: readonly (string | null)[] }
-  /** A piece of a COPY. */
+  /** A piece of the data within a COPY; the server's own pieces are smaller. */
   | { readonly type: 'data'; readonly chunk: Buffer }
+  /** Another message within a COPY: the byte that says which one, and the rest of it. */
+  | { readonly type: 'message'; readonly code: number; readonly body: Buffer }
   /** The server waits for a COPY from here. */
   | { readonly type: 'copy-in' }
 
@@ -16,15 +19,24 @@ interface CopyConnection extends Connection {
 }
 
 /** Bytes that are kept before the server is held back, and below which it goes on. */
-const HIGH_WATER = 8 * 1024 * 1024
-const LOW_WATER = 2 * 1024 * 1024
+const HIGH_WATER = 4 * 1024 * 1024
+const LOW_WATER = 1024 * 1024
+
+/** The pieces of data that are handed on. */
+const PIECE_BYTES = 256 * 1024
+
+/** SQLSTATE data_corrupted: the last word after a backup whose pages have wrong checksums (basebackup.c, perform_base_backup). */
+export const DATA_CORRUPTED = 'XX001'
+
+/** Within a COPY of typed messages: data (the manual's "Streaming Replication Protocol", BASE_BACKUP). */
+const DATA = 0x64 // d
 
 /**
  * One command of the replication protocol, which pg's own query does not know: several result sets
  * with a COPY in their midst. What the server sends is queued, and the socket is paused when that is
  * too much, so memory does not grow with the size.
  */
-export class ReplicationCommand implements Submittable {
+export class ReplicationCommand implements Submittable, CopySink {
   private readonly text: string
   private readonly queue: Expectation[] = []
   private queued = 0
@@ -34,6 +46,11 @@ export class ReplicationCommand implements Submittable {
   private failure: Error | undefined
   private wake = () => {}
   private connection: CopyConnection | undefined
+  private undivert = () => {}
+  private piece: Buffer | undefined // that is being filled
+  private filled = 0
+  private code: number | undefined // of the message of which a part was seen
+  private body: Buffer[] = []
 
   constructor(text: string) {
     this.text = text
@@ -76,7 +93,21 @@ export class ReplicationCommand implements Submittable {
 
   submit(connection: Connection): void {
     this.connection = connection as CopyConnection
+    this.undivert = divertCopyData(this.connection.stream, this)
     this.connection.query(this.text)
+  }
+
+  part(bytes: Buffer, isLast: boolean): void {
+    const isFirst = this.code === undefined
+    const code = (this.code ??= bytes[0]!)
+    const rest = isFirst ? bytes.subarray(1) : bytes
+    if (code === DATA) this.fill(rest)
+    else this.body.push(Buffer.from(rest)) // the bytes that came are not ours to keep
+    if (!isLast) return
+    this.code = undefined
+    if (code === DATA) return
+    this.put({ type: 'message', code, body: Buffer.concat(this.body) })
+    this.body = []
   }
 
   handleRowDescription(): void {
@@ -85,15 +116,6 @@ export class ReplicationCommand implements Submittable {
 
   handleDataRow({ fields }: { fields: (string | null)[] }): void {
     this.put({ type: 'row', set: this.sets, fields })
-  }
-
-  handleCopyData({ chunk }: { chunk: Buffer }): void {
-    // The parser uses its buffer again.
-    this.put({ type: 'data', chunk: Buffer.from(chunk) })
-    this.queued += chunk.length
-    if (this.queued < HIGH_WATER || this.isPaused) return
-    this.isPaused = true
-    this.connection!.stream.pause()
   }
 
   handleCopyInResponse(): void {
@@ -114,13 +136,42 @@ export class ReplicationCommand implements Submittable {
     this.end(error)
   }
 
+  private fill(bytes: Buffer): void {
+    for (let at = 0; at < bytes.length;) {
+      this.piece ??= Buffer.allocUnsafeSlow(PIECE_BYTES)
+      const count = bytes.copy(this.piece, this.filled, at)
+      at += count
+      this.filled += count
+      if (this.filled === PIECE_BYTES) this.flush()
+    }
+  }
+
+  private flush(): void {
+    if (this.piece === undefined || this.filled === 0) return
+    const chunk = this.piece.subarray(0, this.filled)
+    this.piece = undefined
+    this.filled = 0
+    this.queued += chunk.length
+    this.queue.push({ type: 'data', chunk })
+    this.wake()
+    if (this.queued < HIGH_WATER || this.isPaused) return
+    this.isPaused = true
+    this.connection!.stream.pause()
+  }
+
   private put(event: Expectation): void {
+    this.flush()
     this.queue.push(event)
     this.wake()
   }
 
   private end(failure: Error | undefined): void {
-    this.failure ??= failure
+    if (this.isOver) return
+    this.flush()
+    this.undivert()
+    this.failure = failure
+    // What the server could not go on with is of no use; wrong checksums it tells when all is sent.
+    if (failure && (failure as { code?: string }).code !== DATA_CORRUPTED) this.queue.length = 0
     this.isOver = true
     this.wake()
   }

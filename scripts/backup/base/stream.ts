@@ -1,5 +1,5 @@
 import { type Client } from 'pg'
-import { type Expectation, ReplicationCommand } from './command.ts'
+import { DATA_CORRUPTED, type Expectation, ReplicationCommand } from './command.ts'
 
 /** Where a backup begins, or ends. */
 export interface BackupPoint {
@@ -37,12 +37,6 @@ export interface BaseStream {
   /** Whether the server found pages whose checksums are wrong; it sends everything all the same. */
   hasBadChecksums(): boolean
 }
-
-/** Pieces that are handed on: the server's messages may be small. */
-const PIECE_BYTES = 256 * 1024
-
-/** SQLSTATE data_corrupted: the last word after a backup whose pages have wrong checksums (basebackup.c, perform_base_backup). */
-const DATA_CORRUPTED = 'XX001'
 
 /**
  * Runs BASE_BACKUP on a replication connection.
@@ -98,43 +92,28 @@ type Next = () => Promise<Expectation | undefined>
 /** Takes the one stream apart. */
 async function* filesOf(next: Next, { onProgress, onStop }: Listeners): AsyncGenerator<StreamFile, void> {
   let begun: Omit<StreamFile, 'content'> | undefined // of the file that follows
-  const look = (event: Expectation | undefined): Buffer | undefined => {
-    if (event?.type === 'row') onStop(pointOf(event.fields))
-    if (event?.type !== 'data') return undefined
-    const { chunk } = event
-    switch (chunk[0]) {
-      case 0x64: // d: data
-        return chunk.subarray(1)
+  const look = (event: Expectation): void => {
+    if (event.type === 'row') onStop(pointOf(event.fields))
+    if (event.type !== 'message') return
+    switch (event.code) {
       case 0x6e: // n: new archive
-        begun = archiveOf(chunk)
-        return undefined
+        begun = archiveOf(event.body)
+        return
       case 0x6d: // m: the manifest begins
         begun = { name: 'backup_manifest', isCompressed: false }
-        return undefined
+        return
       case 0x70: // p: progress
-        onProgress(Number(chunk.readBigInt64BE(1)))
-        return undefined
+        onProgress(Number(event.body.readBigInt64BE(0)))
+        return
       default:
-        return undefined
+        return
     }
   }
   async function* content(): AsyncGenerator<Buffer, void> {
-    let pieces: Buffer[] = []
-    let size = 0
-    for (;;) {
-      const event = await next()
-      const piece = look(event)
-      if (piece) {
-        pieces.push(piece)
-        size += piece.length
-      }
-      const isOver = event === undefined || begun !== undefined
-      if (size > 0 && (isOver || size >= PIECE_BYTES)) {
-        yield pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces)
-        pieces = []
-        size = 0
-      }
-      if (isOver) return
+    for (let event = await next(); event !== undefined; event = await next()) {
+      if (event.type === 'data') yield event.chunk
+      else look(event)
+      if (begun !== undefined) return
     }
   }
   // What comes before the first archive.
@@ -149,9 +128,9 @@ async function* filesOf(next: Next, { onProgress, onStop }: Listeners): AsyncGen
   }
 }
 
-/** `n`, the name and, after a NUL, the location of the tablespace. */
-function archiveOf(chunk: Buffer): Omit<StreamFile, 'content'> {
-  const name = chunk.toString('utf8', 1, chunk.indexOf(0, 1))
+/** Its name and, after a NUL, the location of the tablespace. */
+function archiveOf(body: Buffer): Omit<StreamFile, 'content'> {
+  const name = body.toString('utf8', 0, body.indexOf(0))
   return { name: name.replace(/\.zst$/, ''), isCompressed: name.endsWith('.zst') }
 }
 
