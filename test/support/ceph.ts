@@ -37,8 +37,8 @@ export interface S3Address {
   readonly other: S3User
 }
 
-/** Programs that are missing. With any of them no server can be started. */
-export async function missingS3Tools(): Promise<string[]> {
+/** Packages of programs that are missing. With any of them no server can be started. */
+async function missingS3Tools(): Promise<string[]> {
   const missing: string[] = []
   for (const [program, name] of Object.entries(S3_TOOLS)) if (!(await exists(program))) missing.push(name)
   return missing

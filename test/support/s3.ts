@@ -4,7 +4,7 @@ import * as sdk from '@aws-sdk/client-s3'
 import { inject } from 'vitest'
 import { Fail } from '../../scripts/core/fail.ts'
 import { type StoreSpec } from '../../scripts/host/schema.ts'
-import { missingS3Tools, type S3Address, type S3User } from './ceph.ts'
+import { type S3Address, type S3User } from './ceph.ts'
 
 /** A server with an owner's eyes on it. */
 export interface S3Server extends S3Address {
@@ -26,19 +26,6 @@ declare module 'vitest' {
     /** Socket that says where the S3 server of this run is, once it runs. */
     s3Socket: string
   }
-}
-
-/**
- * Whether tests of S3 are left out here: its programs are missing, and could not be installed. It says so.
- * Where CI is set they are never left out, and fail.
- */
-export async function isS3Missing(): Promise<boolean> {
-  const missing = await missingS3Tools()
-  if (missing.length === 0 || process.env['CI']) return false
-  console.warn(
-    `LEFT OUT: all tests of S3. For them: apt-get install --no-install-recommends ${missing.join(' ')}`,
-  )
-  return true
 }
 
 /**
