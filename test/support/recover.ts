@@ -172,7 +172,7 @@ async function ship(server: TestServer, wal: WalStore, systemIdentifier: string)
       await wal.put(name, join(folder, name))
   }
   const used = Number(row!.used)
-  if (used > 0 && (await wal.has(file)) === undefined) await wal.putPartial(file, join(folder, file), used)
+  if (used > 0 && (await wal.has(file)) !== 'whole') await wal.putPartial(file, join(folder, file), used)
   await wal.writePosition({
     format: 1,
     systemIdentifier,

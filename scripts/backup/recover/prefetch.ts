@@ -6,6 +6,7 @@ import { exists } from '../../core/file.ts'
 import { log } from '../../core/log.ts'
 import { type WalStore } from '../wal/wal-store.ts'
 import { restoreScript } from './restore-command.ts'
+import { type SegmentGuard } from './tablespace-guard.ts'
 import { fetchWalFile, type WalFileOwner } from './wal-file.ts'
 
 /** What is served to a recovering server. */
@@ -21,6 +22,8 @@ export interface PrefetchOptions {
   readonly planned: readonly string[]
   /** Segments that the server has already, with the backup. */
   readonly inBackup: ReadonlySet<string>
+  /** Looks into each segment of the plan before the server gets it. */
+  readonly guard?: SegmentGuard | undefined
   /** How long a store that does not answer is asked again, seconds; default 60. */
   readonly patience?: number | undefined
   /** Told of each file that is ready. */
@@ -43,7 +46,7 @@ const LOOK_MILLISECONDS = 20
 /** Begins to fetch and to serve. */
 export async function startPrefetcher(options: PrefetchOptions): Promise<Prefetcher> {
   const { folder, owner } = options
-  for (const name of ['', 'ready', 'wanted', 'absent']) {
+  for (const name of ['', 'ready', 'wanted', 'absent', 'fetched']) {
     await mkdir(join(folder, name), { mode: 0o700 })
     if (owner) await chown(join(folder, name), owner.uid, owner.gid)
   }
@@ -98,6 +101,7 @@ class Serving {
       throw error
     } finally {
       this.stop()
+      this.#options.guard?.giveUp(this.#error ?? new Error('nothing is fetched any more'))
       await Promise.allSettled(this.#fetching.values())
     }
   }
@@ -140,16 +144,19 @@ class Serving {
     const fetching = this.#fetch(name)
       .catch((error: unknown) => {
         this.#error ??= error
+        this.#options.guard?.giveUp(error)
       })
       .finally(() => this.#fetching.delete(name))
     this.#fetching.set(name, fetching)
   }
 
   async #fetch(name: string): Promise<void> {
-    const { wal, folder, segmentSize, owner, onFile } = this.#options
-    const into = { folder: join(folder, 'ready'), segmentSize, owner }
+    const { wal, folder, segmentSize, owner, onFile, guard, planned } = this.#options
+    const into = { folder: join(folder, 'fetched'), segmentSize, owner }
     const found = wal === undefined ? 'absent' : await this.#patiently(() => fetchWalFile(wal, name, into))
     if (found !== 'absent') {
+      if (guard && planned.includes(name)) await guard.check(join(into.folder, name), name)
+      await rename(join(into.folder, name), join(folder, 'ready', name))
       this.#ready.add(name)
       onFile?.(name)
       return

@@ -18,6 +18,7 @@ import { assertRecoverable, planRecovery, type RecoverPlan, type RecoverRequest 
 import { startPrefetcher } from './prefetch.ts'
 import { type Sources } from './sources.ts'
 import { recover, type Recovered, type RecoveryState } from './server.ts'
+import { tablespaceGuard } from './tablespace-guard.ts'
 import { makeWork, recoverWorks, swapWork, undoWork, type Work, workLog, workOf } from './work.ts'
 
 export type RecoverPhase = 'planned' | 'fetched' | 'recovered' | 'decided' | 'swapped' | 'started'
@@ -112,7 +113,10 @@ async function recoverIn(
   options: RecoverOptions,
 ): Promise<Recovered> {
   const { walSegmentSize: segmentSize } = plan.chain.at(-1)!.manifest.physical
+  const { kind, bindir } = plan.place
+  const seen = join(work.root, 'seen')
   await using prefetcher = await startPrefetcher({
+    guard: kind === 'copy' ? await tablespaceGuard(bindir, seen, plan.route.segments) : undefined,
     wal: plan.wal,
     folder: join(work.root, 'wal'),
     owner: plan.place.owner,

@@ -161,3 +161,27 @@ describe('restore of a cluster in its own place', () => {
     await rm(there, { recursive: true })
   })
 })
+
+describe('a tablespace that was made after the backup', () => {
+  test('beside the living source: a copy that would write into it is refused', async () => {
+    const later = await ownFolder(source.server, 'later')
+    await query(`create tablespace later location '${later}'`)
+    await query('create table v tablespace later as select generate_series(1, 100) as n')
+    await query('checkpoint')
+    await source.ship()
+    const before = await stateOf(later)
+    const { code, stderr } = await source.restore(
+      'cluster',
+      '--to',
+      join(source.server.dir, 'guard'),
+      '--tablespace',
+      `${space}=${join(source.server.dir, 'guarded')}`,
+    )
+    expect({ code, stderr }).toEqual({
+      code: 42,
+      stderr: expect.stringContaining(`a tablespace was made in "${later}"`),
+    })
+    expect(await stateOf(later)).toEqual(before)
+    expect(await query('select count(*)::int as n from v')).toEqual([{ n: 100 }])
+  })
+})
