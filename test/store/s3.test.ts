@@ -17,7 +17,7 @@ beforeAll(async () => {
 })
 
 /** Not patient: what never answers is given up within seconds. */
-const QUICK = { attempts: 3, connectMilliseconds: 1000, idleMilliseconds: 1000, uploadPauses: [] }
+const QUICK = { attempts: 3, connectMilliseconds: 1000, idleMilliseconds: 1000 }
 
 describe('store s3', () => {
   storeContract(async () => {
