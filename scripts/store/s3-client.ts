@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import { type S3Client } from '@aws-sdk/client-s3'
+import type { S3Client } from '@aws-sdk/client-s3'
 import type * as Sdk from '@aws-sdk/client-s3'
 import { Fail } from '../core/fail.ts'
 import { reasonOf } from '../core/file.ts'

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type CompletedPart } from '@aws-sdk/client-s3'
+import type { CompletedPart } from '@aws-sdk/client-s3'
 import { Fail, messageOf } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
 import { log } from '../core/log.ts'
