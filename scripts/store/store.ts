@@ -22,7 +22,10 @@ export interface Store {
   list(prefix: string): AsyncIterable<Entry>
   /** @throws {Fail} `store-missing`, told apart from `store-denied` and `store-unreachable` */
   get(key: string, range?: ByteRange): Promise<Readable>
-  /** Stores all of the body or, when it fails, nothing; replaces what is there. */
+  /**
+   * Stores all of the body or, when it fails, nothing; replaces what is there. A piece of the body is used
+   * up when the next one is asked for: its memory may be another piece's then.
+   */
   put(key: string, body: AsyncIterable<Uint8Array>): Promise<Entry>
   /** Stores the body only if the key is free. @returns whether it was */
   create(key: string, body: Uint8Array): Promise<boolean>

@@ -24,6 +24,16 @@ export async function keys(store: Store, prefix: string): Promise<string[]> {
   return (await Array.fromAsync(store.list(prefix))).map(({ key }) => key)
 }
 
+/** Pieces of 256 kB which all stand in the same memory: each is overwritten when the next one is asked for. */
+export async function* reused(bytes: Buffer): AsyncGenerator<Uint8Array> {
+  const size = 256 * 1024
+  const memory = Buffer.alloc(size)
+  for (let at = 0; at < bytes.length; at += size) {
+    yield memory.subarray(0, bytes.copy(memory, 0, at))
+    memory.fill(0)
+  }
+}
+
 /** What every store must do. `open` gives an empty one. */
 export function storeContract(open: () => Promise<Opened>): void {
   test('put, then get: the same bytes, and the size and time of the entry', async () => {
@@ -38,6 +48,14 @@ export function storeContract(open: () => Promise<Opened>): void {
     expect(entry).toMatchObject({ key: 'a/b/c', size: body.length })
     expect(Math.abs(entry.modified.getTime() - before)).toBeLessThan(60_000)
     expect(Buffer.concat(await Array.fromAsync(await store.get('a/b/c'))).equals(body)).toBe(true)
+  })
+
+  test('put of a body whose pieces stand in the same memory: every one of them is stored', async () => {
+    await using opened = await open()
+    const { store } = opened
+    const body = randomBytes(9_000_000) // more than a part
+    await store.put('a', reused(body))
+    expect(Buffer.concat(await Array.fromAsync(await store.get('a'))).equals(body)).toBe(true)
   })
 
   test('put of nothing: an entry of 0 bytes', async () => {

@@ -7,7 +7,8 @@ import { input, output } from '../../scripts/core/exec.ts'
 import { dirStore } from '../../scripts/store/dir.ts'
 import { pack, type Stored, unpack } from '../../scripts/store/pipeline.ts'
 import { type Store } from '../../scripts/store/store.ts'
-import { broken, chunks, keys } from './contract.ts'
+import { ageKey } from '../support/age.ts'
+import { broken, chunks, keys, reused } from './contract.ts'
 
 interface Opened extends AsyncDisposable {
   readonly store: Store
@@ -47,6 +48,16 @@ test('pack, then unpack: the same bytes; sizes and hashes of both sides are told
   })
   expect(raw.length).toBeLessThan(body.length * 0.6)
   expect(Buffer.concat(await Array.fromAsync(unpack(opened.store, stored))).equals(body)).toBe(true)
+})
+
+test('pack of a body whose pieces stand in the same memory: every one of them goes through every program', async () => {
+  await using opened = await open()
+  const { path: identity, recipient } = await ageKey(opened.path('key.txt'))
+  for (const recipients of [undefined, [recipient]]) {
+    const stored = await pack(opened.store, 'x', reused(body), { level: 1, recipients })
+    const found = await Array.fromAsync(unpack(opened.store, stored, { identity }))
+    expect(Buffer.concat(found).equals(body)).toBe(true)
+  }
 })
 
 test('packed file: the zstd program alone reads it', async () => {

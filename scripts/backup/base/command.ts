@@ -48,6 +48,7 @@ export class ReplicationCommand implements Submittable, CopySink {
   private connection: CopyConnection | undefined
   private undivert = () => {}
   private piece: Buffer | undefined // that is being filled
+  private readonly free: Buffer[] = []
   private filled = 0
   private code: number | undefined // of the message of which a part was seen
   private body: Buffer[] = []
@@ -67,6 +68,14 @@ export class ReplicationCommand implements Submittable, CopySink {
     }
     if (event.type === 'data') this.taken(event.chunk.length)
     return event
+  }
+
+  /**
+   * Takes back a piece of data that is used up: what is thrown away is not free before somebody collects
+   * it. A short one, the last of its file, may still be on its way into a program.
+   */
+  giveBack(chunk: Buffer): void {
+    if (chunk.length === PIECE_BYTES) this.free.push(chunk)
   }
 
   /** Takes what comes until something holds. @throws when the command ends before */
@@ -138,7 +147,7 @@ export class ReplicationCommand implements Submittable, CopySink {
 
   private fill(bytes: Buffer): void {
     for (let at = 0; at < bytes.length;) {
-      this.piece ??= Buffer.allocUnsafeSlow(PIECE_BYTES)
+      this.piece ??= this.free.pop() ?? Buffer.allocUnsafeSlow(PIECE_BYTES)
       const count = bytes.copy(this.piece, this.filled, at)
       at += count
       this.filled += count

@@ -22,7 +22,7 @@ export interface StreamFile {
   readonly name: string
   /** Whether it is zstd. */
   readonly isCompressed: boolean
-  /** To be read to its end before the next file. */
+  /** To be read to its end before the next file. Each piece must be used up when the next one is asked for. */
   readonly content: AsyncIterable<Buffer>
 }
 
@@ -76,7 +76,10 @@ export async function beginBaseBackup(
   return {
     start: head.start!,
     tablespaces: head.tablespaces!,
-    files: filesOf(next, { onProgress: onProgress ?? (() => {}), onStop: (point) => (stop = point) }),
+    files: filesOf(
+      { next, giveBack: (chunk) => running.giveBack(chunk) },
+      { onProgress: onProgress ?? (() => {}), onStop: (point) => (stop = point) },
+    ),
     stop: () => stop!,
     hasBadChecksums: () => isBad,
   }
@@ -87,10 +90,10 @@ interface Listeners {
   readonly onStop: (point: BackupPoint) => void
 }
 
-type Next = () => Promise<Expectation | undefined>
+type Source = Pick<ReplicationCommand, 'next' | 'giveBack'>
 
 /** Takes the one stream apart. */
-async function* filesOf(next: Next, { onProgress, onStop }: Listeners): AsyncGenerator<StreamFile, void> {
+async function* filesOf(source: Source, { onProgress, onStop }: Listeners): AsyncGenerator<StreamFile, void> {
   let begun: Omit<StreamFile, 'content'> | undefined // of the file that follows
   const look = (event: Expectation): void => {
     if (event.type === 'row') onStop(pointOf(event.fields))
@@ -110,16 +113,18 @@ async function* filesOf(next: Next, { onProgress, onStop }: Listeners): AsyncGen
     }
   }
   async function* content(): AsyncGenerator<Buffer, void> {
-    for (let event = await next(); event !== undefined; event = await next()) {
-      if (event.type === 'data') yield event.chunk
-      else look(event)
+    for (let event = await source.next(); event !== undefined; event = await source.next()) {
+      if (event.type === 'data') {
+        yield event.chunk
+        source.giveBack(event.chunk)
+      } else look(event)
       if (begun !== undefined) return
     }
   }
   // What comes before the first archive.
-  for (let event = await next(); event !== undefined && begun === undefined;) {
+  for (let event = await source.next(); event !== undefined && begun === undefined;) {
     look(event)
-    if (begun === undefined) event = await next()
+    if (begun === undefined) event = await source.next()
   }
   while (begun !== undefined) {
     const file: Omit<StreamFile, 'content'> = begun
