@@ -16,7 +16,7 @@ import { planRecovery, type RecoverPlan, type RecoverRequest } from './plan.ts'
 import { restoreCluster } from './run.ts'
 import { hostSources } from './sources.ts'
 import { type Target } from './target.ts'
-import { killServer } from './work.ts'
+import { killServer, recoverWorks } from './work.ts'
 
 /**
  * Whether the backup that is wanted of a database is one of the whole cluster: by its label, by its job,
@@ -60,7 +60,7 @@ export async function restoreFromBase(
   const access = stateAccess('postgres')
   await using _lock = await takeLock(join(host.host.state_dir, 'lock', 'scratch.lock'), { folder: access })
   const folder = scratchFolder(host)
-  await clear(folder) // what a dead run left: nobody else holds the lock
+  await clear(host) // what a dead run left: nobody else holds the lock
   await makeFolder(folder, access)
   try {
     await using key = await hostIdentity(host, scope.identity)
@@ -84,7 +84,7 @@ export async function restoreFromBase(
       options,
     )
   } finally {
-    await clear(folder)
+    await clear(host)
   }
 }
 
@@ -142,7 +142,10 @@ function assertHas({ chain }: RecoverPlan, database: string): void {
   })
 }
 
-async function clear(folder: string): Promise<void> {
+async function clear(host: Host): Promise<void> {
+  const folder = scratchFolder(host)
+  // A recovery that was killed may have left its server running, whose files are about to go.
+  await recoverWorks(host.host.state_dir, join(folder, 'cluster'))
   await killServer(join(folder, 'cluster'))
   await rm(folder, { recursive: true, force: true })
 }
