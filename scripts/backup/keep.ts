@@ -22,6 +22,8 @@ export interface KeepPhysical {
   readonly segment: bigint
   /** The backup that it is on top of. */
   readonly parent: string | null
+  /** Whether pages of it had wrong checksums when it was taken. */
+  readonly hasBadChecksums?: boolean
 }
 
 /** What a job of the host file says. */
@@ -70,6 +72,8 @@ export function decideKeep(request: KeepRequest): KeepDecision[] {
     const last = good.at(-1)
     const spec = request.jobs.get(job)
     if (last) give(last.label, 'last good')
+    const clean = lastClean(good)
+    if (clean && clean !== last) give(clean.label, 'last with right checksums')
     if (spec === undefined || last === undefined) continue
     applyKeep(good, spec.keep, give)
     for (const label of pitrLabels(good, spec.pitr)) {
@@ -86,6 +90,14 @@ export function decideKeep(request: KeepRequest): KeepDecision[] {
 }
 
 type Give = (label: string, reason: string) => void
+
+/** Pages that went bad are in every backup after that: the one before may be all that is left of them. */
+function lastClean(good: readonly KeepBackup[]): KeepBackup | undefined {
+  const bad = new Set<string | null>()
+  for (const { label, physical } of good)
+    if (physical && (physical.hasBadChecksums || bad.has(physical.parent))) bad.add(label)
+  return bad.size === 0 ? undefined : good.findLast(({ label }) => !bad.has(label))
+}
 
 /** Keeps what no rule can judge. */
 function keepUnknown({ jobs, running, now }: KeepRequest, own: readonly KeepBackup[], give: Give): void {

@@ -114,7 +114,8 @@ export function isEmptyPlan(plans: readonly StorePlan[]): boolean {
 export function physicalOf({ physical, systemIdentifier, timeline }: Manifest): KeepPhysical | undefined {
   if (physical === undefined) return undefined
   const segment = parseLsn(physical.startLsn)! / BigInt(physical.walSegmentSize)
-  return { systemIdentifier, timeline, segment, parent: physical.parent }
+  const { parent, hasBadChecksums } = physical
+  return { systemIdentifier, timeline, segment, parent, hasBadChecksums }
 }
 
 /**

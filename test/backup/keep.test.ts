@@ -154,6 +154,26 @@ describe('what no rule removes', () => {
     })
   })
 
+  test('pages with wrong checksums in the newest ones: the last backup without stays, whatever the rules say', () => {
+    const bad = (time: string, parent: string | null = null) => {
+      const backup = base(time, parent)
+      return { ...backup, physical: { ...backup.physical!, hasBadChecksums: true } }
+    }
+    const backups = [
+      base('2026-11-17T02:00:00Z'),
+      base('2026-11-18T02:00:00Z'),
+      bad('2026-11-19T02:00:00Z'),
+      base('2026-11-20T02:00:00Z', '2026-11-19T02:00:00Z'), // what it is on top of is not right
+      bad('2026-11-21T02:00:00Z'),
+    ]
+    expect(reasonsOf(backups, { keep: { last: 1 } })).toMatchObject({
+      '2026-11-17T02:00:00Z': 'no rule keeps it',
+      '2026-11-18T02:00:00Z': 'last with right checksums',
+      '2026-11-20T02:00:00Z': 'no rule keeps it',
+      '2026-11-21T02:00:00Z': 'last good, last 1',
+    })
+  })
+
   test('incremental one whose parent is missing: no good backup, so the one before is the last good', () => {
     const backups = [base('2026-11-19T02:00:00Z'), base('2026-11-20T02:00:00Z', 'gone')]
     expect(reasonsOf(backups, { keep })).toEqual({
