@@ -57,7 +57,9 @@ export async function surveyCluster(client: Client): Promise<ClusterSurvey> {
       'version', current_setting('server_version'),
       'major', current_setting('server_version_num')::int / 10000,
       'systemIdentifier', (select system_identifier::text from pg_control_system()),
-      'timeline', (select timeline_id from pg_control_checkpoint()),
+      -- After a promotion the control file has the old one until the next checkpoint.
+      'timeline', case when pg_is_in_recovery() then (select timeline_id from pg_control_checkpoint())
+        else ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int end,
       'now', to_char(clock_timestamp() at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
       'isSuperuser', (select rolsuper from pg_roles where rolname = current_user),
       'databases', (

@@ -16,7 +16,8 @@ import { hostIdentity } from '../store/identity.ts'
 import { openStore } from '../store/open.ts'
 import { type Store } from '../store/store.ts'
 import { baseInto } from './base/base.ts'
-import { awaitWal, checkBefore } from './base/checks.ts'
+import { awaitWal } from './base/archived.ts'
+import { checkBefore } from './base/checks.ts'
 import { restoreBasePaper } from './base/paper.ts'
 import {
   findParent,
@@ -222,7 +223,7 @@ async function fill(scope: TakeScope, filling: Filling): Promise<Manifest> {
   }
 }
 
-type Content = Pick<Manifest, 'databases' | 'physical'>
+type Content = Pick<Manifest, 'databases' | 'physical'> & Partial<Pick<Manifest, 'timeline'>>
 
 async function contentInto(box: Box, scope: TakeScope, filling: Filling): Promise<Content> {
   const { physical, survey, cluster, label } = filling
@@ -239,10 +240,11 @@ async function contentInto(box: Box, scope: TakeScope, filling: Filling): Promis
       : undefined,
   })
   await awaitWal(
-    { host, spec: filling.spec, cluster, survey, physical, store: filling.store, layout: filling.layout },
-    taken,
+    { host, spec: filling.spec, cluster, survey, layout: filling.layout },
+    taken.timeline,
+    taken.physical,
   )
-  return { databases: [], physical: taken }
+  return { databases: [], ...taken }
 }
 
 function headOf(

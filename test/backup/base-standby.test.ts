@@ -139,3 +139,12 @@ test('a standby that is promoted in mid-take: nothing counts', async () => {
   expect([code, stderr]).toEqual([55, expect.stringMatching(/promoted/)])
   expect(await run(['ls', join(primary.dir, 'store/test/main/catalog')])).toEqual(before)
 })
+
+test('a standby that was promoted: its next backup is of the new timeline', async () => {
+  const { code, stdout, stderr } = await take()
+  expect({ code, stderr }).toMatchObject({ code: 0 })
+  expect((JSON.parse(stdout) as { result: Manifest }).result).toMatchObject({
+    timeline: 2,
+    physical: { isFromStandby: false },
+  })
+})

@@ -31,12 +31,19 @@ export interface BaseScope {
   readonly keep?: ((content: AsyncIterable<Buffer>) => AsyncIterable<Buffer>) | undefined
 }
 
+/** What was taken. */
+export interface Taken {
+  readonly physical: Physical
+  /** That of its start; after a promotion the control file may still say another one. */
+  readonly timeline: number
+}
+
 /**
  * Streams the data directory and all tablespaces, with the WAL that makes them consistent, straight
  * into the store.
  * @throws {Fail} `backup-failed`
  */
-export async function baseInto(box: Box, scope: BaseScope): Promise<Physical> {
+export async function baseInto(box: Box, scope: BaseScope): Promise<Taken> {
   const { cluster } = scope
   await using held = new AsyncDisposableStack()
   const connect = async () => {
@@ -66,7 +73,7 @@ function cut(client: Client): void {
   ;(client as Client & { readonly connection: Connection }).connection.stream.destroy()
 }
 
-async function receive(box: Box, scope: BaseScope, client: Client): Promise<Physical> {
+async function receive(box: Box, scope: BaseScope, client: Client): Promise<Taken> {
   let total = 0
   const onProgress = (bytes: number) => scope.onProgress?.(bytes, total)
   const stream = await begin(client, scope, onProgress)
@@ -82,7 +89,7 @@ async function receive(box: Box, scope: BaseScope, client: Client): Promise<Phys
       `backup: pages of ${scope.cluster.label} have wrong checksums: its log says which. Keep an older backup until that is understood`,
     )
   }
-  return physicalOf(scope, stream, files)
+  return { physical: physicalOf(scope, stream, files), timeline: stream.start.timeline }
 }
 
 /** Begins with the compression of the server; one that was built without zstd leaves it to us. */

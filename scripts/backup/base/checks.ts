@@ -1,19 +1,14 @@
 import { statfs } from 'node:fs/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { type Cluster } from '../../cluster/cluster.ts'
 import { Fail } from '../../core/fail.ts'
-import { interrupted } from '../../core/interrupt.ts'
 import { formatDuration, formatSize, parseDuration } from '../../core/quantity.ts'
 import { type BackupSpec, type Host } from '../../host/schema.ts'
-import { openStore } from '../../store/open.ts'
 import { type Store } from '../../store/store.ts'
 import { type Layout } from '../layout.ts'
-import { type Physical } from '../manifest.ts'
 import { withClient } from '../session.ts'
 import { type ClusterSurvey } from '../survey.ts'
-import { parseLsn, segmentsBetween } from '../wal/segment.ts'
-import { openWalStore, type WalStore } from '../wal/wal-store.ts'
+import { archiveOf } from './archived.ts'
 import { OLDEST_MAJOR } from './base.ts'
 import { type PhysicalSurvey } from './survey.ts'
 
@@ -30,9 +25,6 @@ export interface CheckScope {
 
 /** A store smaller than this part of the data cannot hold it, however well it compresses. */
 const SMALLEST_PART = 20
-
-/** How long the archive may take to store the WAL of a backup. */
-const ARCHIVE_SECONDS = 120
 
 /**
  * Looks for what would make a base backup fail, or be of no use, before its first byte is read: better
@@ -118,7 +110,7 @@ async function assertSpace({ store, physical }: CheckScope): Promise<void> {
 async function archiveFindings(scope: CheckScope): Promise<string[]> {
   const { host, spec, survey } = scope
   if (host.archive === undefined) return []
-  const position = await walOf(scope).readPosition()
+  const position = await archiveOf(scope).readPosition()
   const age = position === undefined ? Infinity : (Date.parse(survey.now) - Date.parse(position.time)) / 1000
   if (age <= Math.max(600, parseDuration(host.archive.max_loss)! * 2)) return []
   const what =
@@ -130,45 +122,4 @@ async function archiveFindings(scope: CheckScope): Promise<string[]> {
   throw new Fail('backup-failed', `${what}, and pitr = "${spec.pitr}" is to restore any moment`, {
     hint: 'Start the archive first: howdah archive run. What it says: howdah archive status',
   })
-}
-
-function walOf({ host, survey, layout }: CheckScope): WalStore {
-  return openWalStore({
-    store: openStore(host, host.archive!.store),
-    prefix: layout.wal(survey.systemIdentifier),
-    level: host.archive!.compression_level,
-    recipients: host.encryption?.recipients,
-  })
-}
-
-/**
- * Waits until the archive has all WAL of a backup of a job that wants any moment after it: a hole would
- * be found when it is too late.
- * @throws {Fail} `backup-failed` with the first segment that is missing
- */
-export async function awaitWal(scope: CheckScope, taken: Physical): Promise<void> {
-  const { spec, cluster, survey } = scope
-  if (spec.pitr === undefined) return
-  const wal = walOf(scope)
-  const [start, stop] = [parseLsn(taken.startLsn)!, parseLsn(taken.stopLsn)!]
-  const needed = [...segmentsBetween(survey.timeline, start, stop, taken.walSegmentSize)]
-  const deadline = Date.now() + ARCHIVE_SECONDS * 1000
-  if (!taken.isFromStandby)
-    await withClient(cluster, 'postgres', (client) => client.query('select pg_switch_wal()'))
-  for (;;) {
-    const listing = await wal.list(survey.timeline)
-    const there = new Set([...listing.segments, ...listing.partials])
-    const missing = needed.find((segment) => !there.has(segment))
-    const position = await wal.readPosition()
-    const isReached = position !== undefined && parseLsn(position.lsn)! >= stop
-    if (missing === undefined && isReached) return
-    if (Date.now() > deadline) {
-      throw new Fail(
-        'backup-failed',
-        `WAL segment ${missing ?? needed.at(-1)} of the backup is not in the store after ${ARCHIVE_SECONDS} s`,
-        { hint: 'Does the archive run? See: howdah archive status' },
-      )
-    }
-    await sleep(500, undefined, { signal: interrupted })
-  }
 }
