@@ -87,23 +87,10 @@ test(
     second = await bootHost({ suite: 'trixie' })
     await second.copyCheckout(CHECKOUT)
     await second.run(`umask 077 && cat >${KEY}`, { input: key.secret })
-    const argv = [
-      'restore',
-      'cluster',
-      '--from',
-      `s3://${bucket}/hosts?endpoint=${s3.endpoint}`,
-      '--cluster',
-      'db1/main',
-      '--identity',
-      KEY,
-      '--at',
-      moment.time,
-    ]
-    const env = { AWS_ACCESS_KEY_ID: s3.owner.accessKey, AWS_SECRET_ACCESS_KEY: s3.owner.secretKey }
-    const planned = await second.run([HOWDAH, ...argv, '--plan'], { env, timeoutSeconds: 470 })
+    const planned = await restore(['--plan'], { timeoutSeconds: 470 })
     expect(planned.stdout + planned.stderr).not.toContain(s3.owner.secretKey)
     expect((await second.run('pg_lsclusters --no-header')).stdout).toBe('')
-    await second.run([HOWDAH, ...argv, '--yes'], { env, timeoutSeconds: 300 })
+    await restore(['--yes'])
     expect((await second.run('pg_lsclusters --no-header')).stdout).toMatch(
       /^17 +main +\d+ +online +postgres /,
     )
@@ -113,6 +100,38 @@ test(
     )
   },
 )
+
+test(
+  'the same again, in its place: not while it runs; what was there is kept',
+  { timeout: 240_000 },
+  async () => {
+    await sql(second, 'delete from telem')
+    const refused = await restore(['--yes'], { okCodes: [42, 56] })
+    expect(refused.stderr).toMatch(/runs/)
+    expect((await sql(second, 'select count(*) from telem')).trim()).toBe('0')
+    await second.run('systemctl stop postgresql@17-main')
+    await restore(['--yes'])
+    expect(await contentOf(second)).toBe(moment.content)
+    expect((await second.run('systemctl is-active postgresql@17-main')).stdout).toBe('active\n')
+    expect((await second.run('ls /var/lib/postgresql/17')).stdout).toMatch(/^main\nmain\.before-/)
+  },
+)
+
+/** The restore from the URL and the key alone. */
+function restore(
+  more: readonly string[],
+  options: Parameters<TestHost['run']>[1] = {},
+): ReturnType<TestHost['run']> {
+  const from = ['--from', `s3://${bucket}/hosts?endpoint=${s3.endpoint}`, '--cluster', 'db1/main']
+  return second.run(
+    [HOWDAH, 'restore', 'cluster', ...from, '--identity', KEY, '--at', moment.time, ...more],
+    {
+      env: { AWS_ACCESS_KEY_ID: s3.owner.accessKey, AWS_SECRET_ACCESS_KEY: s3.owner.secretKey },
+      timeoutSeconds: 300,
+      ...options,
+    },
+  )
+}
 
 function howdah(host: TestHost, args: readonly string[], timeoutSeconds = 120): ReturnType<TestHost['run']> {
   return host.run([HOWDAH, ...args], { timeoutSeconds })
