@@ -14,7 +14,7 @@ import { showPlan, showStatus } from './backup/archive/show.ts'
 import { archiveStatus } from './backup/archive/status.ts'
 import { loadHost } from './cluster/open.ts'
 import { type Call, main, type Outcome } from './core/cli.ts'
-import { type Code } from './core/fail.ts'
+import type { Code } from './core/fail.ts'
 
 const FAILS: readonly Code[] = [
   'host-file',

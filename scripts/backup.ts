@@ -26,7 +26,7 @@ import { type Call, main, type Outcome } from './core/cli.ts'
 import { type Code, Fail } from './core/fail.ts'
 import { beginProgress } from './core/progress.ts'
 import { formatSize } from './core/quantity.ts'
-import { type Host } from './host/schema.ts'
+import type { Host } from './host/schema.ts'
 import { openStore } from './store/open.ts'
 
 const FAILS: readonly Code[] = ['host-file', 'file-unreadable', 'store-denied', 'store-unreachable']

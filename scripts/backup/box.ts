@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto'
 import { Fail } from '../core/fail.ts'
 import { pack } from '../store/pipeline.ts'
 import { rateLimiter } from '../store/rate.ts'
-import { type Store } from '../store/store.ts'
-import { type ManifestFile } from './manifest.ts'
+import type { Store } from '../store/store.ts'
+import type { ManifestFile } from './manifest.ts'
 
 /** The files of a backup that is being taken. */
 export interface Box {

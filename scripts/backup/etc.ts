@@ -1,6 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Cluster } from '../cluster/cluster.ts'
+import type { Cluster } from '../cluster/cluster.ts'
 import { Fail, messageOf } from '../core/fail.ts'
 import { isMissing } from '../core/file.ts'
 import { keyPart } from '../store/key.ts'

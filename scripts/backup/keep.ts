@@ -1,5 +1,5 @@
 import { parseDuration } from '../core/quantity.ts'
-import { type KeepSpec } from '../host/backup-schema.ts'
+import type { KeepSpec } from '../host/backup-schema.ts'
 
 /** What retention needs to know of one backup. */
 export interface KeepBackup {

@@ -1,4 +1,4 @@
-import { type Host } from '../host/schema.ts'
+import type { Host } from '../host/schema.ts'
 import { keyPart } from '../store/key.ts'
 
 /** Where the parts of one cluster's backups are in a store: keys and prefixes. */

@@ -2,7 +2,7 @@ import process from 'node:process'
 import { hostname } from 'node:os'
 import { messageOf } from '../core/fail.ts'
 import { log } from '../core/log.ts'
-import { type Store } from '../store/store.ts'
+import type { Store } from '../store/store.ts'
 
 const RENEW_SECONDS = 60
 

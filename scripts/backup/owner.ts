@@ -5,8 +5,8 @@ import { text } from 'node:stream/consumers'
 import { z } from 'zod'
 import { Fail } from '../core/fail.ts'
 import { type Access, makeFolder, readTextIfAny, writeFileAtomic } from '../core/file.ts'
-import { type Store } from '../store/store.ts'
-import { type Layout } from './layout.ts'
+import type { Store } from '../store/store.ts'
+import type { Layout } from './layout.ts'
 
 const FORMAT = 1
 

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { formatSize } from '../core/quantity.ts'
-import { type BackupKind } from './label.ts'
+import type { BackupKind } from './label.ts'
 import { type Manifest, type ManifestFile, totalsOf } from './manifest.ts'
 
 /** The script that every backup brings along; it is the same for all of a kind. */

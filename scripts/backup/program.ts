@@ -1,6 +1,6 @@
 import { join } from 'node:path'
-import { type Cluster } from '../cluster/cluster.ts'
-import { type ExecOptions } from '../core/exec.ts'
+import type { Cluster } from '../cluster/cluster.ts'
+import type { ExecOptions } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 
 /** A command line of one of PostgreSQL's programs, and how it is run. */

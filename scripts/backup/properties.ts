@@ -1,6 +1,6 @@
 import { ident, literal } from '../cluster/sql.ts'
-import { type ManifestDatabase } from './manifest.ts'
-import { type DatabaseProperties, type Privilege } from './survey.ts'
+import type { ManifestDatabase } from './manifest.ts'
+import type { DatabaseProperties, Privilege } from './survey.ts'
 
 /**
  * Settings that hold lists, which the server stores as one text and quotes element by element when

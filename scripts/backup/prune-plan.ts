@@ -1,7 +1,7 @@
-import { type BackupSpec } from '../host/backup-schema.ts'
-import { type Entry } from '../store/store.ts'
+import type { BackupSpec } from '../host/backup-schema.ts'
+import type { Entry } from '../store/store.ts'
 import { decideKeep, isSegmentNeeded, type KeepBackup, type KeepDecision, type KeepPhysical } from './keep.ts'
-import { type Manifest } from './manifest.ts'
+import type { Manifest } from './manifest.ts'
 import { missingOf, type Shelf } from './shelf.ts'
 import { parseLsn, segmentPlace } from './wal/segment.ts'
 

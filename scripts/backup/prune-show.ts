@@ -1,5 +1,5 @@
 import { formatCount, formatSize } from '../core/quantity.ts'
-import { type PlannedBackup, type PlannedWal, type StorePlan } from './prune-plan.ts'
+import type { PlannedBackup, PlannedWal, StorePlan } from './prune-plan.ts'
 
 /** What one job keeps and gives up in one store. */
 export interface JobTotals {

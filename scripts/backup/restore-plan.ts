@@ -2,7 +2,7 @@ import { type Code, Fail } from '../core/fail.ts'
 import { formatSize } from '../core/quantity.ts'
 import { showAge } from './show.ts'
 import { compactTime } from './label.ts'
-import { type Manifest, type ManifestDatabase, type ManifestFile } from './manifest.ts'
+import type { Manifest, ManifestDatabase, ManifestFile } from './manifest.ts'
 
 /** What is wanted of a restore. */
 export interface RestoreRequest {

@@ -1,6 +1,6 @@
 import { loadHost } from '../cluster/open.ts'
 import { askYes, canAsk } from '../core/ask.ts'
-import { type Call, type Outcome, type Verb } from '../core/cli.ts'
+import type { Call, Outcome, Verb } from '../core/cli.ts'
 import { Fail } from '../core/fail.ts'
 import { beginProgress } from '../core/progress.ts'
 import { formatCount, formatDuration, formatSize } from '../core/quantity.ts'

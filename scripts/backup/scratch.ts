@@ -1,6 +1,6 @@
-import { type Client } from 'pg'
+import type { Client } from 'pg'
 import { stateAccess } from '../cluster/lock.ts'
-import { type Cluster } from '../cluster/cluster.ts'
+import type { Cluster } from '../cluster/cluster.ts'
 import { ident, literal } from '../cluster/sql.ts'
 import { journalPath, listJournals, readJournal, removeJournal, writeJournal } from '../core/journal.ts'
 import { log } from '../core/log.ts'

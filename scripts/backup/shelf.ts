@@ -1,11 +1,11 @@
 import { text } from 'node:stream/consumers'
 import { Fail } from '../core/fail.ts'
-import { type Entry, type Store } from '../store/store.ts'
+import type { Entry, Store } from '../store/store.ts'
 import { once } from './box.ts'
 import { readCatalog } from './catalog.ts'
 import { isLabel } from './label.ts'
-import { type Layout } from './layout.ts'
-import { type Manifest } from './manifest.ts'
+import type { Layout } from './layout.ts'
+import type { Manifest } from './manifest.ts'
 
 /** Everything that one store has of a cluster. */
 export interface Shelf {

@@ -1,8 +1,8 @@
 import { formatDuration, formatSize } from '../core/quantity.ts'
-import { type CatalogEntry } from './catalog.ts'
+import type { CatalogEntry } from './catalog.ts'
 import { labelTime } from './label.ts'
 import { type Manifest, type ManifestFile, totalsOf } from './manifest.ts'
-import { type TakePlan } from './take.ts'
+import type { TakePlan } from './take.ts'
 
 /** One stored file as a line: `xtelem.dump.zst  1.2 GB -> 210 MB`. Pure. */
 export function showFile({ name, size, plainSize }: ManifestFile, width = 0): string {

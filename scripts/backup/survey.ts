@@ -1,7 +1,7 @@
-import { type Client } from 'pg'
+import type { Client } from 'pg'
 import { Fail } from '../core/fail.ts'
 import { didYouMean } from '../core/nearest.ts'
-import { type ManifestDatabase } from './manifest.ts'
+import type { ManifestDatabase } from './manifest.ts'
 
 /** What a backup says of a whole cluster. */
 export interface ClusterSurvey {

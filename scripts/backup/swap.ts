@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Client } from 'pg'
-import { type Cluster } from '../cluster/cluster.ts'
+import type { Client } from 'pg'
+import type { Cluster } from '../cluster/cluster.ts'
 import { ident } from '../cluster/sql.ts'
 import { messageOf } from '../core/fail.ts'
 import { log } from '../core/log.ts'
-import { type RestorePlan } from './restore-plan.ts'
+import type { RestorePlan } from './restore-plan.ts'
 import { maintenanceDatabase } from './scratch.ts'
 import { withClient } from './session.ts'
 

@@ -1,8 +1,8 @@
 import { statfs } from 'node:fs/promises'
-import { type Client } from 'pg'
-import { type Cluster } from '../cluster/cluster.ts'
-import { type Found } from './catalog.ts'
-import { type RestoreRequest, type TargetFacts } from './restore-plan.ts'
+import type { Client } from 'pg'
+import type { Cluster } from '../cluster/cluster.ts'
+import type { Found } from './catalog.ts'
+import type { RestoreRequest, TargetFacts } from './restore-plan.ts'
 import { withClient } from './session.ts'
 
 interface Row {

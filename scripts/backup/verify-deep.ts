@@ -7,10 +7,10 @@ import { input, run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { exists } from '../core/file.ts'
 import { formatSize } from '../core/quantity.ts'
-import { type Host } from '../host/schema.ts'
+import type { Host } from '../host/schema.ts'
 import { unpack } from '../store/pipeline.ts'
-import { type Store } from '../store/store.ts'
-import { type Manifest, type ManifestFile } from './manifest.ts'
+import type { Store } from '../store/store.ts'
+import type { Manifest, ManifestFile } from './manifest.ts'
 
 /** What looks into backups. */
 export interface DeepSite {

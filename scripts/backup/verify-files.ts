@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import { Fail } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
-import { type Store } from '../store/store.ts'
-import { type Manifest, type ManifestFile } from './manifest.ts'
+import type { Store } from '../store/store.ts'
+import type { Manifest, ManifestFile } from './manifest.ts'
 
 /** One file to look at. */
 export interface FileToVerify {

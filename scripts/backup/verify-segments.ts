@@ -4,11 +4,11 @@ import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { run } from '../core/exec.ts'
 import { interrupted } from '../core/interrupt.ts'
-import { type Manifest } from './manifest.ts'
+import type { Manifest } from './manifest.ts'
 import { assertSpace, type DeepSite, problemsOf, serverProgram } from './verify-deep.ts'
 import { checkSegmentFile } from './wal/header.ts'
 import { nextSegment } from './wal/segment.ts'
-import { type WalStore } from './wal/wal-store.ts'
+import type { WalStore } from './wal/wal-store.ts'
 
 /** Segments that are unpacked at a time. */
 const WINDOW = 16

@@ -1,5 +1,5 @@
 import { loadHost } from '../cluster/open.ts'
-import { type Call, type Outcome, type Verb } from '../core/cli.ts'
+import type { Call, Outcome, Verb } from '../core/cli.ts'
 import { Fail } from '../core/fail.ts'
 import { beginProgress } from '../core/progress.ts'
 import { formatSize } from '../core/quantity.ts'

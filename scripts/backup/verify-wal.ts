@@ -1,4 +1,4 @@
-import { type Manifest } from './manifest.ts'
+import type { Manifest } from './manifest.ts'
 import {
   formatLsn,
   type HistoryLine,
@@ -10,7 +10,7 @@ import {
   segmentPlace,
   timelineAt,
 } from './wal/segment.ts'
-import { type WalListing, type WalPosition } from './wal/wal-store.ts'
+import type { WalListing, WalPosition } from './wal/wal-store.ts'
 
 /** The WAL of one system in a store, as far as it is known without its content. */
 export interface WalFacts {

@@ -1,4 +1,4 @@
-import { type Client } from 'pg'
+import type { Client } from 'pg'
 
 /** How a client connects. */
 export interface ConnectOptions {

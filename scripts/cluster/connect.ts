@@ -5,7 +5,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import pg from 'pg'
 import { Fail, messageOf } from '../core/fail.ts'
 import { log } from '../core/log.ts'
-import { type Secret } from '../core/secret.ts'
+import type { Secret } from '../core/secret.ts'
 import { currentUser } from '../core/user.ts'
 
 /** Where a connection goes. Everything is explicit: PG* variables of the operator's shell are not asked. */

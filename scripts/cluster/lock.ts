@@ -5,8 +5,8 @@ import process from 'node:process'
 import { Fail } from '../core/fail.ts'
 import { isMissing, reasonOf } from '../core/file.ts'
 import { takeLock } from '../core/lock.ts'
-import { type Host } from '../host/schema.ts'
-import { type Cluster } from './cluster.ts'
+import type { Host } from '../host/schema.ts'
+import type { Cluster } from './cluster.ts'
 import { userId } from './connect.ts'
 
 /** What a lock is about. Taken in this order when several are needed. */

@@ -1,11 +1,11 @@
 import { connect as connectSocket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Client } from 'pg'
+import type { Client } from 'pg'
 import { Fail } from '../core/fail.ts'
 import { readTextIfAny } from '../core/file.ts'
 import { interrupted } from '../core/interrupt.ts'
-import { type Cluster } from './cluster.ts'
+import type { Cluster } from './cluster.ts'
 
 /** Whether somebody listens on a cluster's Unix socket. */
 export function isListening(socketDir: string, port: number): Promise<boolean> {

@@ -2,8 +2,8 @@ import { readdir, readFile } from 'node:fs/promises'
 import { Fail } from '../core/fail.ts'
 import { reasonOf } from '../core/file.ts'
 import { readSecret, type Secret } from '../core/secret.ts'
-import { type Postgres } from '../host/schema.ts'
-import { type Cluster, type ConnectOptions } from './cluster.ts'
+import type { Postgres } from '../host/schema.ts'
+import type { Cluster, ConnectOptions } from './cluster.ts'
 import { connect, type Target } from './connect.ts'
 
 /**

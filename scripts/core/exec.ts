@@ -75,6 +75,16 @@ const PINNED = {
   verbose: false,
 } as const
 
+/** How a program with large output is run. */
+export interface OutputOptions extends ExecOptions {
+  /** What it reads. */
+  readonly input?: AsyncIterable<Uint8Array>
+  /** What errors call it, where a shell runs it. */
+  readonly called?: string
+  /** Told the last 4096 characters of its standard error, when it ended well. */
+  readonly onStderr?: (tail: string) => void
+}
+
 /**
  * Yields what a program writes to its standard output, then throws if the program failed.
  *
@@ -88,8 +98,9 @@ const PINNED = {
  */
 export async function* output(
   argv: readonly string[],
-  options: ExecOptions & { readonly input?: AsyncIterable<Uint8Array> } = {},
+  options: OutputOptions = {},
 ): AsyncGenerator<Buffer, void> {
+  const name = options.called === undefined ? argv : [options.called]
   const { child, closed, stderrTail } = begin(argv, options, options.input ? 'pipe' : 'ignore')
   const fed = options.input ? feed(child, options.input) : Promise.resolve(undefined)
   let ended = false
@@ -99,10 +110,11 @@ export async function* output(
     const [code, signal] = await closed
     ended = true
     if (inputError !== undefined) throw inputError
-    if (code !== 0) throw failure(argv, { code, signal, stderr: stderrTail() })
+    if (code !== 0) throw failure(name, { code, signal, stderr: stderrTail() })
+    options.onStderr?.(stderrTail())
   } catch (error) {
     if (ending(options).aborted) throw interruption(options)
-    throw isMissingProgram(error) ? failure(argv, { code: 127, signal: null, stderr: '' }) : error
+    throw isMissingProgram(error) ? failure(name, { code: 127, signal: null, stderr: '' }) : error
   } finally {
     if (!ended) await stop(child, closed)
   }

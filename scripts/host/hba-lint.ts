@@ -1,6 +1,6 @@
 import { type HbaLine, literalName, pinnedRules, showHbaRule } from './hba.ts'
 import { firstMatch, isUnreachable, parseAddress } from './hba-match.ts'
-import { type HbaRule } from './schema.ts'
+import type { HbaRule } from './schema.ts'
 
 /** Something about one rule that a person should know. */
 export interface HbaProblem {

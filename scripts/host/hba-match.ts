@@ -1,5 +1,5 @@
 import { literalName, renderWord } from './hba.ts'
-import { type HbaRule } from './schema.ts'
+import type { HbaRule } from './schema.ts'
 
 /** Addresses that a rule means: all that have the same first `length` bits. */
 export interface AddressRange {

@@ -1,4 +1,4 @@
-import { type HbaRule } from './schema.ts'
+import type { HbaRule } from './schema.ts'
 
 // The words of the host file are those of pg_hba.conf: `all`, `sameuser`, `+role`, `@file`, `/regex`
 // mean what they mean there, a word in quotes is a name whatever it looks like (`"all"`), and any

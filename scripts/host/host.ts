@@ -1,5 +1,5 @@
 import { parse, TomlError } from 'smol-toml'
-import { type z } from 'zod'
+import type { z } from 'zod'
 import { Fail, messageOf } from '../core/fail.ts'
 import { didYouMean } from '../core/nearest.ts'
 import { type Host, hostSchema, NOT_YET, NOT_YET_KEYS } from './schema.ts'

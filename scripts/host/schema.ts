@@ -356,5 +356,5 @@ export type DatabaseSpec = z.output<typeof database>
 export type GrantSpec = z.output<typeof grant>
 /** A setting's value: a list keeps its elements, since each is quoted by itself. */
 export type SettingValue = string | readonly string[]
-export { type ArchiveSpec, type BackupSpec, type StoreSpec } from './backup-schema.ts'
+export type { ArchiveSpec, BackupSpec, StoreSpec } from './backup-schema.ts'
 export { store as storeSchema } from './backup-schema.ts'

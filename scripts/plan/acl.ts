@@ -1,5 +1,5 @@
 import { ident, show } from '../cluster/sql.ts'
-import { type GrantSpec } from '../host/schema.ts'
+import type { GrantSpec } from '../host/schema.ts'
 
 /** What privileges are granted on: the words of the host file. */
 export type ObjectClass = GrantSpec['on']

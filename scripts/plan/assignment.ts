@@ -1,5 +1,5 @@
 import { ident, literal, show } from '../cluster/sql.ts'
-import { type SettingValue } from '../host/schema.ts'
+import type { SettingValue } from '../host/schema.ts'
 
 /**
  * Settings whose list elements the server quotes as identifiers: GUC_LIST_QUOTE of

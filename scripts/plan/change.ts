@@ -1,4 +1,4 @@
-import { type SecretRef } from '../core/secret.ts'
+import type { SecretRef } from '../core/secret.ts'
 
 /** One thing that the executor does. Plain data: a plan can be printed, saved, compared, and run. */
 export type Step =

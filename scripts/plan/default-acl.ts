@@ -1,5 +1,5 @@
 import { type Acl, classFacts, type FutureClass, heldByOwnerGrant, PRIVILEGES } from './acl.ts'
-import { type Observe } from './kind.ts'
+import type { Observe } from './kind.ts'
 
 /** One row of pg_default_acl: what is granted on objects that a role will make. */
 export interface DefaultAcl {

@@ -1,5 +1,5 @@
-import { type Client } from 'pg'
-import { type Cluster } from '../cluster/cluster.ts'
+import type { Client } from 'pg'
+import type { Cluster } from '../cluster/cluster.ts'
 import { userId } from '../cluster/connect.ts'
 import { makeVerifier } from '../cluster/scram.ts'
 import { ident, literal } from '../cluster/sql.ts'
@@ -11,7 +11,7 @@ import { readSecret } from '../core/secret.ts'
 import { chmod, chown } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Change, type Step } from './change.ts'
+import type { Change, Step } from './change.ts'
 import { acceptWrites, signalReload, undoWrites, writeGuarded } from './guarded-write.ts'
 
 /** What the executor works on. */

@@ -1,5 +1,5 @@
 import { type Acl, classFacts, type Held, type ObjectClass, PRIVILEGES } from './acl.ts'
-import { type Observe } from './kind.ts'
+import type { Observe } from './kind.ts'
 
 /** An object by its name; of a function the types of its arguments too, as SQL. */
 export interface ObjectName {

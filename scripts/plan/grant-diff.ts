@@ -14,7 +14,7 @@ import {
   sqlPrivileges,
   type WantedHeld,
 } from './acl.ts'
-import { type ObjectGroup, type ObjectName } from './grant-catalog.ts'
+import type { ObjectGroup, ObjectName } from './grant-catalog.ts'
 import { type GrantEntry, wantedByGrantee } from './grant-spec.ts'
 
 /** Entries of one class of a database, and for whom they are all that is allowed. */

@@ -1,4 +1,4 @@
-import { type Host } from '../host/schema.ts'
+import type { Host } from '../host/schema.ts'
 import {
   defaultAcl,
   NOTHING,
@@ -9,11 +9,11 @@ import {
   PUBLIC,
   publicPrivileges,
 } from './acl.ts'
-import { type DefaultAcl } from './default-acl.ts'
-import { type ObjectGroup } from './grant-catalog.ts'
+import type { DefaultAcl } from './default-acl.ts'
+import type { ObjectGroup } from './grant-catalog.ts'
 import { findGaps } from './grant-diff.ts'
 import { type GrantEntry, isFutureClass } from './grant-spec.ts'
-import { type Facts } from './kind.ts'
+import type { Facts } from './kind.ts'
 import { defaultCreators } from './scope.ts'
 
 /** What is known of one class of objects in a database. */

@@ -1,4 +1,4 @@
-import { type GrantSpec, type Host } from '../host/schema.ts'
+import type { GrantSpec, Host } from '../host/schema.ts'
 import {
   type FutureClass,
   type ObjectClass,

@@ -1,14 +1,14 @@
 import { createHash } from 'node:crypto'
 import { readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Cluster } from '../cluster/cluster.ts'
+import type { Cluster } from '../cluster/cluster.ts'
 import { userId } from '../cluster/connect.ts'
 import { stateAccess } from '../cluster/lock.ts'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { isMissing, reasonOf, writeFileAtomic } from '../core/file.ts'
 import { journalPath, listJournals, readJournal, removeJournal, writeJournal } from '../core/journal.ts'
-import { type Step } from './change.ts'
+import type { Step } from './change.ts'
 
 type Write = Extract<Step, { run: 'write' }>
 type Check = NonNullable<Write['check']>

@@ -1,6 +1,6 @@
-import { type Cluster } from '../cluster/cluster.ts'
-import { type Host } from '../host/schema.ts'
-import { type Change, type Finding } from './change.ts'
+import type { Cluster } from '../cluster/cluster.ts'
+import type { Host } from '../host/schema.ts'
+import type { Change, Finding } from './change.ts'
 
 /** What planners know of the machine. */
 export interface Facts {

@@ -12,7 +12,7 @@ import { role } from './kind/role.ts'
 import { schema } from './kind/schema.ts'
 import { setting } from './kind/setting.ts'
 import { tablespace } from './kind/tablespace.ts'
-import { type AnyKind } from './planner.ts'
+import type { AnyKind } from './planner.ts'
 
 /** Every kind, in the order in which they are applied; drops go the other way. */
 export const KINDS: readonly AnyKind[] = [

@@ -1,12 +1,12 @@
-import { type Client } from 'pg'
-import { type Cluster } from '../cluster/cluster.ts'
+import type { Client } from 'pg'
+import type { Cluster } from '../cluster/cluster.ts'
 import { DEBIAN_SOCKET_DIR, debianConfigDir, debianDataDir } from '../cluster/debian.ts'
 import { machineFacts } from '../cluster/machine.ts'
 import { privateOsUser, privateSocketDir } from '../cluster/private.ts'
 import { assertIdentityOf } from '../cluster/ready.ts'
 import { Fail, messageOf } from '../core/fail.ts'
-import { type Host } from '../host/schema.ts'
-import { type Facts, type Observe } from './kind.ts'
+import type { Host } from '../host/schema.ts'
+import type { Facts, Observe } from './kind.ts'
 
 /**
  * Opens read-only eyes on a host. Disposed of, its sessions end.

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
-import { type Change, type Finding } from './change.ts'
-import { type Kind, type Observe } from './kind.ts'
+import type { Change, Finding } from './change.ts'
+import type { Kind, Observe } from './kind.ts'
 
 /** What a host needs, as data. */
 export interface Planned {

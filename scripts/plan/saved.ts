@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto'
 import process from 'node:process'
 import { Fail } from '../core/fail.ts'
 import { readText, writeFileAtomic } from '../core/file.ts'
-import { type Change, type Hazard } from './change.ts'
-import { type Planned } from './planner.ts'
+import type { Change, Hazard } from './change.ts'
+import type { Planned } from './planner.ts'
 
 const FORMAT = 1
 

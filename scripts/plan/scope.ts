@@ -1,6 +1,6 @@
-import { type DatabaseSpec, type Host } from '../host/schema.ts'
+import type { DatabaseSpec, Host } from '../host/schema.ts'
 import { allPrivileges, type Privileges } from './acl.ts'
-import { type Facts, type Observe } from './kind.ts'
+import type { Facts, Observe } from './kind.ts'
 
 // What the kinds of things in databases share: where to look, and who owns what.
 

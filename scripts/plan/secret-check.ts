@@ -1,11 +1,11 @@
 import { stat } from 'node:fs/promises'
-import { type Cluster } from '../cluster/cluster.ts'
+import type { Cluster } from '../cluster/cluster.ts'
 import { userName } from '../cluster/connect.ts'
 import { show } from '../cluster/sql.ts'
 import { Fail } from '../core/fail.ts'
 import { exists } from '../core/file.ts'
 import { describeSecret, placeholderReason, readSecret, type Secret, type SecretRef } from '../core/secret.ts'
-import { type Host } from '../host/schema.ts'
+import type { Host } from '../host/schema.ts'
 import { comparePassword, type RoleSecret, roleSecrets, type StoredPassword } from './kind/password.ts'
 import { pendingPath } from './rotate.ts'
 

@@ -1,6 +1,6 @@
 import { colour } from '../core/log.ts'
 import { type Change, type Finding, HAZARDS, type Hazard, type Step } from './change.ts'
-import { type Planned } from './planner.ts'
+import type { Planned } from './planner.ts'
 import { hazardsOf } from './saved.ts'
 
 const SYMBOLS = { create: '+', alter: '~', drop: '-' } as const

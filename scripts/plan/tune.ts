@@ -1,6 +1,6 @@
 import { parseSize } from '../core/quantity.ts'
-import { type Host } from '../host/schema.ts'
-import { type Facts } from './kind.ts'
+import type { Host } from '../host/schema.ts'
+import type { Facts } from './kind.ts'
 
 type Tune = NonNullable<Host['postgres']['tune']>
 

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { type Dirent } from 'node:fs'
+import type { Dirent } from 'node:fs'
 import {
   chown,
   type FileHandle,
@@ -20,7 +20,7 @@ import { pathToFileURL } from 'node:url'
 import { Fail, messageOf } from '../core/fail.ts'
 import { isMissing, makeFolder, syncFolder } from '../core/file.ts'
 import { checkKey, checkPrefix, compareKeys } from './key.ts'
-import { type ByteRange, type Entry, type Store } from './store.ts'
+import type { ByteRange, Entry, Store } from './store.ts'
 
 /** Ids that own what is written. */
 export interface Owner {

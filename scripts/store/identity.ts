@@ -6,7 +6,7 @@ import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { reasonOf } from '../core/file.ts'
 import { describeSecret, readSecret, Secret, type SecretRef } from '../core/secret.ts'
-import { type Host } from '../host/schema.ts'
+import type { Host } from '../host/schema.ts'
 
 /** A private key that the age program can read. Disposed of, no copy of it is left. */
 export interface Identity extends AsyncDisposable {

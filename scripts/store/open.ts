@@ -1,9 +1,9 @@
 import { Fail } from '../core/fail.ts'
 import { didYouMean } from '../core/nearest.ts'
-import { type Host, type StoreSpec } from '../host/schema.ts'
+import type { Host, StoreSpec } from '../host/schema.ts'
 import { dirStore, type Owner } from './dir.ts'
 import { s3Store } from './s3.ts'
-import { type Store } from './store.ts'
+import type { Store } from './store.ts'
 import { parseStoreUrl } from './url.ts'
 
 /**

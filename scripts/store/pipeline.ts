@@ -2,8 +2,8 @@ import { createHash, type Hash } from 'node:crypto'
 import { output } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
-import { type RateLimiter } from './rate.ts'
-import { type Store } from './store.ts'
+import type { RateLimiter } from './rate.ts'
+import type { Store } from './store.ts'
 
 /** What is known of the bytes of one stored file. */
 export interface Stored {

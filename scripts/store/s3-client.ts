@@ -5,7 +5,7 @@ import type * as Sdk from '@aws-sdk/client-s3'
 import { Fail } from '../core/fail.ts'
 import { reasonOf } from '../core/file.ts'
 import { readSecret, type SecretRef } from '../core/secret.ts'
-import { type StoreSpec } from '../host/schema.ts'
+import type { StoreSpec } from '../host/schema.ts'
 
 /** A bucket as the host file describes it. */
 export type S3Spec = Extract<StoreSpec, { type: 's3' }>

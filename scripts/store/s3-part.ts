@@ -39,7 +39,7 @@ export function buffersOf(): Buffers {
   let lent = 0
   return {
     async lend(size) {
-      const limit = Math.min(4, Math.max(1, Math.floor(BUFFER_BYTES / size)))
+      const limit = Math.min(3, Math.max(1, Math.floor(BUFFER_BYTES / size)))
       while (lent >= limit) await new Promise<void>((resolve) => waiting.push(resolve))
       lent += 1
       const used = free.pop()

@@ -2,8 +2,8 @@ import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Fail } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
-import { type S3 } from './s3-client.ts'
-import { type ByteRange } from './store.ts'
+import type { S3 } from './s3-client.ts'
+import type { ByteRange } from './store.ts'
 
 /** What is read, and how often a body that breaks off is taken up again without a byte of progress. */
 export interface Reading {

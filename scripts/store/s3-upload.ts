@@ -5,7 +5,7 @@ import { Fail, messageOf } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
 import { log } from '../core/log.ts'
 import { formatDuration } from '../core/quantity.ts'
-import { type S3 } from './s3-client.ts'
+import type { S3 } from './s3-client.ts'
 import { type Part, partsOf, type Buffers, buffersOf } from './s3-part.ts'
 
 /** A key of a bucket. */

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { type Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { interrupted } from '../core/interrupt.ts'
 import { checkKey, checkPrefix } from './key.ts'
@@ -7,7 +7,7 @@ import { around, PATIENCE, type S3, s3Client, type S3Options, type S3Spec } from
 import { isPrecondition, isRetryable, s3Fail } from './s3-fail.ts'
 import { read } from './s3-read.ts'
 import { type Place, TOKEN, upload } from './s3-upload.ts'
-import { type ByteRange, type Entry, type Store } from './store.ts'
+import type { ByteRange, Entry, Store } from './store.ts'
 import { storeUrl } from './url.ts'
 
 /** Keys that one request may delete (DeleteObjects). */

@@ -1,7 +1,7 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type Manifest } from '../../scripts/backup/manifest.ts'
+import type { Manifest } from '../../scripts/backup/manifest.ts'
 import { parseLsn, segmentsBetween } from '../../scripts/backup/wal/segment.ts'
 import { type ArchiveHost, archiveHost } from '../support/archive.ts'
 import { runScript } from '../support/script.ts'

@@ -1,7 +1,7 @@
 import { chmod, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type Manifest } from '../../scripts/backup/manifest.ts'
+import type { Manifest } from '../../scripts/backup/manifest.ts'
 import { run, type RunResult } from '../../scripts/core/exec.ts'
 import { type BackupHost, backupHost } from '../support/backup.ts'
 import { startServer, type TestServer } from '../support/server.ts'

@@ -12,7 +12,7 @@ import { run } from '../../scripts/core/exec.ts'
 import { parseHost } from '../../scripts/host/host.ts'
 import { dirStore } from '../../scripts/store/dir.ts'
 import { runScript, type ScriptResult } from '../support/script.ts'
-import { type TestServer } from '../support/server.ts'
+import type { TestServer } from '../support/server.ts'
 import { sampleManifest } from './sample.ts'
 
 /** Small, so that many segments are quick. */

@@ -1,12 +1,12 @@
 import { chmod, chown, copyFile, mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Manifest } from '../../scripts/backup/manifest.ts'
+import type { Manifest } from '../../scripts/backup/manifest.ts'
 import { userId } from '../../scripts/cluster/connect.ts'
 import { run, type RunResult } from '../../scripts/core/exec.ts'
 import { type AgeKey, ageKey } from '../support/age.ts'
 import { type BackupHost, backupHost } from '../support/backup.ts'
-import { type ScriptResult } from '../support/script.ts'
+import type { ScriptResult } from '../support/script.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 
 /** All that restore.sh may use: no Node, no Howdah. */

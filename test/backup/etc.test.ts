@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { configurationFiles } from '../../scripts/backup/etc.ts'
-import { type Cluster } from '../../scripts/cluster/cluster.ts'
+import type { Cluster } from '../../scripts/cluster/cluster.ts'
 
 let folder: string
 beforeEach(async () => {

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { createStatement, propertyStatements } from '../../scripts/backup/properties.ts'
-import { type DatabaseProperties } from '../../scripts/backup/survey.ts'
+import type { DatabaseProperties } from '../../scripts/backup/survey.ts'
 import { sampleDatabase } from './sample.ts'
 
 const plain: DatabaseProperties = {

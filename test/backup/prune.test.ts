@@ -2,7 +2,7 @@ import { chmod, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type PrunePhase } from '../../scripts/backup/prune.ts'
+import type { PrunePhase } from '../../scripts/backup/prune.ts'
 import { userId } from '../../scripts/cluster/connect.ts'
 import { run } from '../../scripts/core/exec.ts'
 import { runCode, saidBy, startCode } from '../support/code.ts'

@@ -1,4 +1,4 @@
-import { type Manifest, type ManifestDatabase } from '../../scripts/backup/manifest.ts'
+import type { Manifest, ManifestDatabase } from '../../scripts/backup/manifest.ts'
 
 /** One database of a manifest, with what a test changes. */
 export function sampleDatabase(change: Partial<ManifestDatabase> = {}): ManifestDatabase {

@@ -3,7 +3,7 @@ import { copyFile, mkdir, readdir, readFile, rename, rm, stat, truncate, writeFi
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Manifest, renderManifest } from '../../scripts/backup/manifest.ts'
-import { type Verified } from '../../scripts/backup/verify.ts'
+import type { Verified } from '../../scripts/backup/verify.ts'
 import { isSegmentName } from '../../scripts/backup/wal/segment.ts'
 import { openWalStore } from '../../scripts/backup/wal/wal-store.ts'
 import { run } from '../../scripts/core/exec.ts'

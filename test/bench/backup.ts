@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Dataset, folderBytes, makeDataset } from './dataset.ts'
-import { type Bench, type BenchOptions, type BenchResult, type Measured } from './measure.ts'
+import type { Bench, BenchOptions, BenchResult, Measured } from './measure.ts'
 import { ourVersions, takeSide, writeOurAgeHost, writeOurHost } from './ours.ts'
 import {
   makePgBackRest,

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DATABASE, type Dataset, folderBytes, makeDataset } from './dataset.ts'
-import { type Bench, type BenchOptions, type BenchResult } from './measure.ts'
+import type { Bench, BenchOptions, BenchResult } from './measure.ts'
 import { ourVersions, takeSide, writeOurHost } from './ours.ts'
 import { assertRoot, installPackages } from './process.ts'
 import { measureSides, type Side, SIDES_NOTES } from './sides.ts'

@@ -3,9 +3,9 @@ import { join } from 'node:path'
 import process from 'node:process'
 import { run } from '../../scripts/core/exec.ts'
 import { ROOT } from '../support/script.ts'
-import { type TestServer } from '../support/server.ts'
+import type { TestServer } from '../support/server.ts'
 import { DATABASE, folderBytes } from './dataset.ts'
-import { type Side } from './sides.ts'
+import type { Side } from './sides.ts'
 
 /** The launcher: we are measured as users run us. */
 export const HOWDAH: string = join(ROOT, 'scripts/howdah')

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { run } from '../../scripts/core/exec.ts'
 import { Fail } from '../../scripts/core/fail.ts'
 import { makeFolder, writeFileAtomic } from '../../scripts/core/file.ts'
-import { type TestServer } from '../support/server.ts'
+import type { TestServer } from '../support/server.ts'
 import { folderBytes, POSTGRES } from './dataset.ts'
 import { installPackages } from './process.ts'
 

@@ -1,7 +1,7 @@
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Cluster } from '../../scripts/cluster/cluster.ts'
+import type { Cluster } from '../../scripts/cluster/cluster.ts'
 import { confValue, debianUnit } from '../../scripts/cluster/debian.ts'
 import { openCluster, requireCluster } from '../../scripts/cluster/open.ts'
 import { run } from '../../scripts/core/exec.ts'

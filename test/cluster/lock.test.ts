@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { holdResource, stateAccess, systemIdentifier } from '../../scripts/cluster/lock.ts'
 import { parseHost } from '../../scripts/host/host.ts'
-import { type Host } from '../../scripts/host/schema.ts'
+import type { Host } from '../../scripts/host/schema.ts'
 import { ended, saidBy, startCode } from '../support/code.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { parseHba } from '../../scripts/host/hba.ts'
 import { type HbaSituation, lintHba } from '../../scripts/host/hba-lint.ts'
-import { type HbaRule } from '../../scripts/host/schema.ts'
+import type { HbaRule } from '../../scripts/host/schema.ts'
 
 const situation: HbaSituation = { superuser: 'postgres', major: 15, isSslOn: true, md5Roles: [] }
 const lint = (text: string, given: Partial<HbaSituation> = {}) =>

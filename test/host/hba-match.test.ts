@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { composeHba, parseHba } from '../../scripts/host/hba.ts'
 import { type Attempt, firstMatch, isUnreachable, parseAddress } from '../../scripts/host/hba-match.ts'
-import { type HbaRule } from '../../scripts/host/schema.ts'
+import type { HbaRule } from '../../scripts/host/schema.ts'
 
 const rules = (text: string): HbaRule[] => parseHba(text, 16).map(({ rule }) => rule!)
 const local = (given: Partial<Attempt> = {}): Attempt => ({

@@ -13,7 +13,7 @@ import {
   showHbaRule,
   splitHba,
 } from '../../scripts/host/hba.ts'
-import { type HbaRule } from '../../scripts/host/schema.ts'
+import type { HbaRule } from '../../scripts/host/schema.ts'
 
 const rule = (given: Partial<HbaRule>): HbaRule => ({
   type: 'host',

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
-import { type Fail } from '../../scripts/core/fail.ts'
+import type { Fail } from '../../scripts/core/fail.ts'
 import { parseHost } from '../../scripts/host/host.ts'
-import { type Host } from '../../scripts/host/schema.ts'
+import type { Host } from '../../scripts/host/schema.ts'
 
 const HEAD = 'format = 1\n[host]\nname = "x"\n[postgres]\nmajor = 15\n'
 const REMOTE = 'format = 1\n[host]\nname = "x"\n[postgres]\nkind = "remote"\n'

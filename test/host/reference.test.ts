@@ -1,7 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { type z } from 'zod'
+import type { z } from 'zod'
 import { parseHost } from '../../scripts/host/host.ts'
 import { hostJsonSchema, referenceToml } from '../../scripts/host/reference.ts'
 import { hostSchema } from '../../scripts/host/schema.ts'

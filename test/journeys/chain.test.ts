@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type Manifest } from '../../scripts/backup/manifest.ts'
+import type { Manifest } from '../../scripts/backup/manifest.ts'
 import { bootHost, type TestHost } from '../support/host.ts'
 import { freePort } from '../support/port.ts'
 

@@ -7,7 +7,7 @@ import {
   storedSettings,
   wantedSettings,
 } from '../../scripts/plan/assignment.ts'
-import { type SettingValue } from '../../scripts/host/schema.ts'
+import type { SettingValue } from '../../scripts/host/schema.ts'
 
 describe('settingAssignment', () => {
   test.each<[string, SettingValue, string]>([

@@ -8,9 +8,9 @@ import {
   type ObjectClass,
   parsePrivileges,
 } from '../../scripts/plan/acl.ts'
-import { type ObjectGroup } from '../../scripts/plan/grant-catalog.ts'
+import type { ObjectGroup } from '../../scripts/plan/grant-catalog.ts'
 import { findGaps, type Gap, type GrantDemand, statementsFor } from '../../scripts/plan/grant-diff.ts'
-import { type GrantEntry } from '../../scripts/plan/grant-spec.ts'
+import type { GrantEntry } from '../../scripts/plan/grant-spec.ts'
 
 const MAJOR = 17
 const HOSTILE = ['a"b', 'Ünï cødé', 'with space', 'x'.repeat(63), 'select', `'; drop table x; --`]

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { parseHost } from '../../scripts/host/host.ts'
-import { type Facts, type Kind } from '../../scripts/plan/kind.ts'
+import type { Facts, Kind } from '../../scripts/plan/kind.ts'
 import { FOUNDATION, KINDS, selectKinds } from '../../scripts/plan/kinds.ts'
 
 const names = KINDS.map(({ name }) => name)

@@ -9,7 +9,7 @@ import { allPrivileges, classFacts, type ObjectClass, privilegeNames } from '../
 import { exportHost } from '../../scripts/plan/export.ts'
 import { role } from '../../scripts/plan/kind/role.ts'
 import { FOUNDATION, KINDS } from '../../scripts/plan/kinds.ts'
-import { type Planned } from '../../scripts/plan/planner.ts'
+import type { Planned } from '../../scripts/plan/planner.ts'
 import { HOSTILE_NAMES } from '../support/exported.ts'
 import { bindirs } from '../support/majors.ts'
 import { linesOf, startServer, type TestServer } from '../support/server.ts'

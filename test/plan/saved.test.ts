@@ -2,8 +2,8 @@ import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Change, type Hazard } from '../../scripts/plan/change.ts'
-import { type Planned } from '../../scripts/plan/planner.ts'
+import type { Change, Hazard } from '../../scripts/plan/change.ts'
+import type { Planned } from '../../scripts/plan/planner.ts'
 import {
   assertFresh,
   hashHost,

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { parseHost } from '../../scripts/host/host.ts'
-import { type Facts } from '../../scripts/plan/kind.ts'
+import type { Facts } from '../../scripts/plan/kind.ts'
 import { tune } from '../../scripts/plan/tune.ts'
 
 const GB = 1024 ** 3

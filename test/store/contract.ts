@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { expect, test } from 'vitest'
-import { type Store } from '../../scripts/store/store.ts'
+import type { Store } from '../../scripts/store/store.ts'
 
 /** An empty store for one test. */
 export interface Opened extends AsyncDisposable {

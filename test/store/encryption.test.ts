@@ -8,7 +8,7 @@ import { messageOf } from '../../scripts/core/fail.ts'
 import { dirStore } from '../../scripts/store/dir.ts'
 import { type Expected, pack, packedEnding, type Stored, unpack } from '../../scripts/store/pipeline.ts'
 import { rateLimiter } from '../../scripts/store/rate.ts'
-import { type Store } from '../../scripts/store/store.ts'
+import type { Store } from '../../scripts/store/store.ts'
 import { type AgeKey, ageKey } from '../support/age.ts'
 import { broken, chunks, keys } from './contract.ts'
 

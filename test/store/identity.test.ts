@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { messageOf } from '../../scripts/core/fail.ts'
-import { type SecretRef } from '../../scripts/core/secret.ts'
+import type { SecretRef } from '../../scripts/core/secret.ts'
 import { makeKeyPair, openIdentity } from '../../scripts/store/identity.ts'
 import { type AgeKey, ageKey } from '../support/age.ts'
 

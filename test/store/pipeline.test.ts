@@ -6,7 +6,7 @@ import { expect, test } from 'vitest'
 import { input, output } from '../../scripts/core/exec.ts'
 import { dirStore } from '../../scripts/store/dir.ts'
 import { pack, type Stored, unpack } from '../../scripts/store/pipeline.ts'
-import { type Store } from '../../scripts/store/store.ts'
+import type { Store } from '../../scripts/store/store.ts'
 import { ageKey } from '../support/age.ts'
 import { broken, chunks, keys, reused } from './contract.ts'
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { type StoreSpec } from '../../scripts/host/schema.ts'
+import type { StoreSpec } from '../../scripts/host/schema.ts'
 import { parseStoreUrl, storeUrl } from '../../scripts/store/url.ts'
 
 const s3 = { type: 's3', bucket: 'b-1.x', region: 'us-east-1' } as const

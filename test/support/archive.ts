@@ -3,12 +3,12 @@ import { once } from 'node:events'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
-import { type ArchiveStatus } from '../../scripts/backup/archive/status.ts'
+import type { ArchiveStatus } from '../../scripts/backup/archive/status.ts'
 import { openWalStore, type WalStore } from '../../scripts/backup/wal/wal-store.ts'
 import { dirStore } from '../../scripts/store/dir.ts'
-import { type Store } from '../../scripts/store/store.ts'
+import type { Store } from '../../scripts/store/store.ts'
 import { ROOT, runScript, type ScriptResult } from './script.ts'
-import { type TestServer } from './server.ts'
+import type { TestServer } from './server.ts'
 
 /** A host with an archive of its own: state folder, store and slot. */
 export interface ArchiveHost {

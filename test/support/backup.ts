@@ -1,8 +1,8 @@
 import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Manifest } from '../../scripts/backup/manifest.ts'
+import type { Manifest } from '../../scripts/backup/manifest.ts'
 import { runScript, type ScriptResult } from './script.ts'
-import { type TestServer } from './server.ts'
+import type { TestServer } from './server.ts'
 
 /** A host file of a test server with a store of its own and a dump job `nightly`. */
 export interface BackupHost {

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { userId } from '../../scripts/cluster/connect.ts'
 import { run } from '../../scripts/core/exec.ts'
-import { type TestServer } from './server.ts'
+import type { TestServer } from './server.ts'
 import { chown, mkdir } from 'node:fs/promises'
 
 /** Makes a folder in a test server's own that belongs to the server's user. */

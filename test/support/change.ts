@@ -1,4 +1,4 @@
-import { type Change, type Step } from '../../scripts/plan/change.ts'
+import type { Change, Step } from '../../scripts/plan/change.ts'
 
 /** A change of these steps, for the executor, which looks at nothing else of it. */
 export function changeOf(name: string, ...steps: readonly Step[]): Change {

@@ -1,6 +1,6 @@
 import { stringify } from 'smol-toml'
-import { type Kind } from '../../scripts/plan/kind.ts'
-import { type TestServer } from './server.ts'
+import type { Kind } from '../../scripts/plan/kind.ts'
+import type { TestServer } from './server.ts'
 
 /** Names that break whatever pastes them: they go through every kind. */
 export const HOSTILE_NAMES: readonly string[] = [

@@ -1,5 +1,5 @@
-import { type Client } from 'pg'
-import { type TestServer } from './server.ts'
+import type { Client } from 'pg'
+import type { TestServer } from './server.ts'
 
 /** A moment between two commits of a ledger. */
 export interface Mark {

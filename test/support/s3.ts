@@ -3,8 +3,8 @@ import { createConnection } from 'node:net'
 import * as sdk from '@aws-sdk/client-s3'
 import { inject } from 'vitest'
 import { Fail } from '../../scripts/core/fail.ts'
-import { type StoreSpec } from '../../scripts/host/schema.ts'
-import { type S3Address, type S3User } from './ceph.ts'
+import type { StoreSpec } from '../../scripts/host/schema.ts'
+import type { S3Address, S3User } from './ceph.ts'
 
 /** A server with an owner's eyes on it. */
 export interface S3Server extends S3Address {

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type TestProject } from 'vitest/node'
+import type { TestProject } from 'vitest/node'
 import { type RunningS3, runS3 } from './ceph.ts'
 
 /**

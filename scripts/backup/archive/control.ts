@@ -1,14 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Client } from 'pg'
-import { type Cluster } from '../../cluster/cluster.ts'
+import type { Client } from 'pg'
+import type { Cluster } from '../../cluster/cluster.ts'
 import { Fail, messageOf } from '../../core/fail.ts'
 import { log } from '../../core/log.ts'
 import { formatSize, parseSize } from '../../core/quantity.ts'
 import { formatLsn, segmentPlace } from '../wal/segment.ts'
-import { type ArchivePlaces } from './context.ts'
+import type { ArchivePlaces } from './context.ts'
 import { Pause } from './pause.ts'
 import { type Receiver, startReceiver } from './receiver.ts'
-import { type Samples } from './samples.ts'
+import type { Samples } from './samples.ts'
 import {
   dropSlot,
   makeSlot,
@@ -21,7 +21,7 @@ import {
   type ServerState,
   type SlotState,
 } from './server.ts'
-import { type Shipper } from './ship.ts'
+import type { Shipper } from './ship.ts'
 import { type SpoolContent, staleReason } from './spool.ts'
 
 /** What a {@link Control} works with. */

@@ -1,8 +1,8 @@
 import { requireCluster } from '../../cluster/open.ts'
 import { exists } from '../../core/file.ts'
 import { parseDuration, parseSize } from '../../core/quantity.ts'
-import { type Host } from '../../host/schema.ts'
-import { type WalPosition } from '../wal/wal-store.ts'
+import type { Host } from '../../host/schema.ts'
+import type { WalPosition } from '../wal/wal-store.ts'
 import { archiveOf, assertMajor, placesOf } from './context.ts'
 import { openSession, readFacts, readState } from './server.ts'
 

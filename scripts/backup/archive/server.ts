@@ -1,5 +1,5 @@
-import { type Client } from 'pg'
-import { type Cluster } from '../../cluster/cluster.ts'
+import type { Client } from 'pg'
+import type { Cluster } from '../../cluster/cluster.ts'
 import { Fail, messageOf } from '../../core/fail.ts'
 import { type HistoryLine, historyName, parseHistory, parseLsn } from '../wal/segment.ts'
 

@@ -1,6 +1,6 @@
 import { formatDuration, formatSize } from '../../core/quantity.ts'
-import { type ArchivePlan } from './plan.ts'
-import { type ArchiveStatus } from './status.ts'
+import type { ArchivePlan } from './plan.ts'
+import type { ArchiveStatus } from './status.ts'
 
 /** What an archive is worth now, for people. Pure. */
 export function showStatus(status: ArchiveStatus): string {

@@ -1,16 +1,16 @@
 import { statfs } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
-import { type Cluster } from '../../cluster/cluster.ts'
+import type { Cluster } from '../../cluster/cluster.ts'
 import { Fail } from '../../core/fail.ts'
 import { formatDuration, formatSize, parseDuration } from '../../core/quantity.ts'
-import { type BackupSpec, type Host } from '../../host/schema.ts'
-import { type Store } from '../../store/store.ts'
-import { type Layout } from '../layout.ts'
+import type { BackupSpec, Host } from '../../host/schema.ts'
+import type { Store } from '../../store/store.ts'
+import type { Layout } from '../layout.ts'
 import { withClient } from '../session.ts'
-import { type ClusterSurvey } from '../survey.ts'
+import type { ClusterSurvey } from '../survey.ts'
 import { archiveOf } from './archived.ts'
 import { OLDEST_MAJOR } from './base.ts'
-import { type PhysicalSurvey } from './survey.ts'
+import type { PhysicalSurvey } from './survey.ts'
 
 /** What a base backup is checked against. */
 export interface CheckScope {

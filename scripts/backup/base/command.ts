@@ -1,4 +1,4 @@
-import { type Connection, type Submittable } from 'pg'
+import type { Connection, Submittable } from 'pg'
 import { type CopySink, divertCopyData } from './divert.ts'
 
 /** Something that the server sends. */

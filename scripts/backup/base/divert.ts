@@ -1,4 +1,4 @@
-import { type Duplex } from 'node:stream'
+import type { Duplex } from 'node:stream'
 
 /** Told of the bodies of CopyData messages as they come, in parts. */
 export interface CopySink {

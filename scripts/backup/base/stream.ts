@@ -1,4 +1,4 @@
-import { type Client } from 'pg'
+import type { Client } from 'pg'
 import { DATA_CORRUPTED, type Expectation, ReplicationCommand } from './command.ts'
 
 /** Where a backup begins, or ends. */

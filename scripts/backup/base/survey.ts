@@ -1,6 +1,6 @@
-import { type Client } from 'pg'
-import { type Cluster } from '../../cluster/cluster.ts'
-import { type Physical } from '../manifest.ts'
+import type { Client } from 'pg'
+import type { Cluster } from '../../cluster/cluster.ts'
+import type { Physical } from '../manifest.ts'
 import { withClient } from '../session.ts'
 
 /** What a base backup says of a cluster before its first byte is read. */

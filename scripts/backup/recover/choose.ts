@@ -1,6 +1,6 @@
 import { Fail } from '../../core/fail.ts'
-import { type CatalogEntry, type Found } from '../catalog.ts'
-import { type Manifest, type Physical } from '../manifest.ts'
+import type { CatalogEntry, Found } from '../catalog.ts'
+import type { Manifest, Physical } from '../manifest.ts'
 import { formatLsn, type HistoryLine, parseLsn } from '../wal/segment.ts'
 import { showTarget, type Target } from './target.ts'
 

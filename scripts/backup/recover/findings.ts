@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { run } from '../../core/exec.ts'
 import { exists } from '../../core/file.ts'
-import { type PhysicalFound } from './choose.ts'
+import type { PhysicalFound } from './choose.ts'
 
 /** Something that a person must know before a restore. */
 export interface RecoverFinding {

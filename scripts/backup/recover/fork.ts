@@ -1,9 +1,9 @@
 import { Fail } from '../../core/fail.ts'
 import { formatLsn, type HistoryLine, segmentAt, segmentPlace, segmentStart } from '../wal/segment.ts'
-import { type WalListing } from '../wal/wal-store.ts'
-import { type Way } from './choose.ts'
+import type { WalListing } from '../wal/wal-store.ts'
+import type { Way } from './choose.ts'
 import { micros } from './goal.ts'
-import { type WalEnd } from './scan.ts'
+import type { WalEnd } from './scan.ts'
 import { showTarget, type Target } from './target.ts'
 
 /** The WAL in which a moment may be twice. */

@@ -1,8 +1,8 @@
 import { Fail } from '../../core/fail.ts'
 import { formatLsn, parseLsn } from '../wal/segment.ts'
-import { type WalPosition } from '../wal/wal-store.ts'
-import { type PhysicalFound } from './choose.ts'
-import { type WalEnd } from './scan.ts'
+import type { WalPosition } from '../wal/wal-store.ts'
+import type { PhysicalFound } from './choose.ts'
+import type { WalEnd } from './scan.ts'
 import { showTarget, type Target } from './target.ts'
 import { beginsBefore, missingWal, type WalRange } from './wal-range.ts'
 

@@ -1,7 +1,7 @@
 import { Fail } from '../../core/fail.ts'
 import { historyName, parseHistory } from '../wal/segment.ts'
-import { type WalListing, type WalPosition, type WalStore } from '../wal/wal-store.ts'
-import { type Way } from './choose.ts'
+import type { WalListing, WalPosition, WalStore } from '../wal/wal-store.ts'
+import type { Way } from './choose.ts'
 
 /**
  * The timeline that is to be followed: the one that is asked for, else the one that the archive service

@@ -8,10 +8,10 @@ import { privateBindir, privateOsUser } from '../../cluster/private.ts'
 import { Fail } from '../../core/fail.ts'
 import { exists, isMissing } from '../../core/file.ts'
 import { currentUser } from '../../core/user.ts'
-import { type Host } from '../../host/schema.ts'
-import { type PhysicalFound } from './choose.ts'
+import type { Host } from '../../host/schema.ts'
+import type { PhysicalFound } from './choose.ts'
 import { assertMounted } from './mounts.ts'
-import { type WalFileOwner } from './wal-file.ts'
+import type { WalFileOwner } from './wal-file.ts'
 
 /** Where a cluster is restored to. */
 export interface Place {

@@ -4,9 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Fail } from '../../core/fail.ts'
 import { exists } from '../../core/file.ts'
 import { log } from '../../core/log.ts'
-import { type WalStore } from '../wal/wal-store.ts'
+import type { WalStore } from '../wal/wal-store.ts'
 import { restoreScript } from './restore-command.ts'
-import { type SegmentGuard } from './tablespace-guard.ts'
+import type { SegmentGuard } from './tablespace-guard.ts'
 import { fetchWalFile, type WalFileOwner } from './wal-file.ts'
 
 /** What is served to a recovering server. */

@@ -1,8 +1,8 @@
 import { formatDuration, formatSize } from '../../core/quantity.ts'
 import { formatLsn } from '../wal/segment.ts'
 import { showWay } from './history.ts'
-import { type RecoverPlan } from './plan.ts'
-import { type RecoverResult } from './run.ts'
+import type { RecoverPlan } from './plan.ts'
+import type { RecoverResult } from './run.ts'
 import { showTarget } from './target.ts'
 
 /** A plan for people. Pure. */

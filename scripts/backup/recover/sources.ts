@@ -1,9 +1,9 @@
 import { Fail } from '../../core/fail.ts'
 import { parseHost } from '../../host/host.ts'
-import { type Host } from '../../host/schema.ts'
+import type { Host } from '../../host/schema.ts'
 import { openStore } from '../../store/open.ts'
 import { unpack } from '../../store/pipeline.ts'
-import { type Store } from '../../store/store.ts'
+import type { Store } from '../../store/store.ts'
 import { type CatalogEntry, readCatalog, readCatalogs } from '../catalog.ts'
 import { layoutOf } from '../layout.ts'
 

@@ -2,7 +2,7 @@ import { open, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Fail } from '../../core/fail.ts'
 import { isHistoryName } from '../wal/segment.ts'
-import { type WalStore } from '../wal/wal-store.ts'
+import type { WalStore } from '../wal/wal-store.ts'
 
 /** Who a file of WAL is for. */
 export interface WalFileOwner {

@@ -1,7 +1,7 @@
 import { Fail } from '../../core/fail.ts'
 import { parseLsn, segmentAt, segmentPlace, segmentStart, timelineAt } from '../wal/segment.ts'
-import { type WalListing, type WalPosition } from '../wal/wal-store.ts'
-import { type PhysicalFound, type Way } from './choose.ts'
+import type { WalListing, WalPosition } from '../wal/wal-store.ts'
+import type { PhysicalFound, Way } from './choose.ts'
 
 /** What a backup has itself of the WAL, and what follows it. */
 export interface WalRange {

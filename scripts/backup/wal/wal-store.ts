@@ -1,7 +1,7 @@
 import { text } from 'node:stream/consumers'
 import { z } from 'zod'
 import { Fail } from '../../core/fail.ts'
-import { type Store } from '../../store/store.ts'
+import type { Store } from '../../store/store.ts'
 import { type Codec, decode, encode, encodeFile } from './codec.ts'
 import { isHistoryName, isSegmentName, timelineName } from './segment.ts'
 

@@ -6,9 +6,9 @@ import { literal } from '../../cluster/sql.ts'
 import { Fail } from '../../core/fail.ts'
 import { exists, isMissing, readTextIfAny, reasonOf } from '../../core/file.ts'
 import { parseSize } from '../../core/quantity.ts'
-import { type Host, type Postgres } from '../../host/schema.ts'
-import { type Change, type Finding, type Step } from '../change.ts'
-import { type Facts, type Kind, type Observe } from '../kind.ts'
+import type { Host, Postgres } from '../../host/schema.ts'
+import type { Change, Finding, Step } from '../change.ts'
+import type { Facts, Kind, Observe } from '../kind.ts'
 
 /** A cluster as far as it must be there and run. */
 export interface ClusterState {

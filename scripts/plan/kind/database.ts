@@ -1,6 +1,6 @@
 import { ident, literal, show } from '../../cluster/sql.ts'
 import { formatSize } from '../../core/quantity.ts'
-import { type DatabaseSpec } from '../../host/schema.ts'
+import type { DatabaseSpec } from '../../host/schema.ts'
 import {
   exportedSettings,
   settingChanges,
@@ -8,8 +8,8 @@ import {
   storedSettings,
   wantedSettings,
 } from '../assignment.ts'
-import { type Change, type Finding, type Step } from '../change.ts'
-import { type Context, type Kind, type Observe } from '../kind.ts'
+import type { Change, Finding, Step } from '../change.ts'
+import type { Context, Kind, Observe } from '../kind.ts'
 import { besides, databaseSpec, findMissingRoles, rolesNeverMade, superuserOf } from '../scope.ts'
 
 /** A database as it is wanted or as it is. What is inside it belongs to other kinds. */

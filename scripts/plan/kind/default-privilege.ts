@@ -1,5 +1,5 @@
 import { ident, show } from '../../cluster/sql.ts'
-import { type Host } from '../../host/schema.ts'
+import type { Host } from '../../host/schema.ts'
 import {
   type Acl,
   defaultAcl,
@@ -14,10 +14,10 @@ import {
   sqlPrivileges,
   type WantedHeld,
 } from '../acl.ts'
-import { type Change, type Finding } from '../change.ts'
+import type { Change, Finding } from '../change.ts'
 import { type DefaultAcl, readDefaultAcls } from '../default-acl.ts'
 import { type GrantEntry, granteesOf, isExact, readEntries, wantedByGrantee } from '../grant-spec.ts'
-import { type Context, type Facts, type Kind, type Observe } from '../kind.ts'
+import type { Context, Facts, Kind, Observe } from '../kind.ts'
 import { databasesToLookInto, findMissingRoles, isSchemaPlanned, rolesNeverMade } from '../scope.ts'
 
 /** Where a default privilege belongs: `schema` undefined is wherever its creator makes something. */

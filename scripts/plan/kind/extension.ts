@@ -1,8 +1,8 @@
 import { ident, literal, show, showPath } from '../../cluster/sql.ts'
-import { type Host } from '../../host/schema.ts'
-import { type Change, type Finding, type Step } from '../change.ts'
+import type { Host } from '../../host/schema.ts'
+import type { Change, Finding, Step } from '../change.ts'
 import { packageOf, preloadOf } from '../extension-facts.ts'
-import { type Context, type Kind, type Observe } from '../kind.ts'
+import type { Context, Kind, Observe } from '../kind.ts'
 import { databasesToLookInto, schemaOwner } from '../scope.ts'
 
 /** An extension in a database, as it is wanted or as it is. */

@@ -1,5 +1,5 @@
 import { show } from '../../cluster/sql.ts'
-import { type Host } from '../../host/schema.ts'
+import type { Host } from '../../host/schema.ts'
 import {
   type Acl,
   aclWithOwner,
@@ -12,13 +12,13 @@ import {
   PUBLIC,
   showSome,
 } from '../acl.ts'
-import { type Change, type Finding } from '../change.ts'
+import type { Change, Finding } from '../change.ts'
 import { type DefaultAcl, readDefaultAcls } from '../default-acl.ts'
 import { type ObjectGroup, readColumnGrants, readDatabaseGroups, readGroups } from '../grant-catalog.ts'
 import { findGaps, type GrantDemand, statementsFor } from '../grant-diff.ts'
 import { exportedGrants } from '../grant-export.ts'
 import { type GrantEntry, granteesOf, isExact, readEntries } from '../grant-spec.ts'
-import { type Context, type Facts, type Kind, type Observe } from '../kind.ts'
+import type { Context, Facts, Kind, Observe } from '../kind.ts'
 import {
   besides,
   databaseOwner,

@@ -1,9 +1,9 @@
 import { composeHba, type HbaSpec, parseHba, splitHba } from '../../host/hba.ts'
 import { lintForeignHba, lintHba } from '../../host/hba-lint.ts'
-import { type HbaRule, type Host } from '../../host/schema.ts'
-import { type Finding } from '../change.ts'
+import type { HbaRule, Host } from '../../host/schema.ts'
+import type { Finding } from '../change.ts'
 import { canonicalValue } from '../guc.ts'
-import { type Context } from '../kind.ts'
+import type { Context } from '../kind.ts'
 
 /** Our rules of pg_hba.conf, and with `seen` the file that they are in. */
 export interface HbaRules {

@@ -13,8 +13,8 @@ import {
   showHbaRule,
   splitHba,
 } from '../../host/hba.ts'
-import { type HbaRule, type Host } from '../../host/schema.ts'
-import { type Context, type Kind, type Observe } from '../kind.ts'
+import type { HbaRule, Host } from '../../host/schema.ts'
+import type { Context, Kind, Observe } from '../kind.ts'
 import { hbaFindings, type HbaRules, type HbaSeen, specOf } from './hba-findings.ts'
 import { isLoaded } from './setting-seen.ts'
 

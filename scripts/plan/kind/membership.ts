@@ -1,7 +1,7 @@
 import { ident, show } from '../../cluster/sql.ts'
-import { type Host } from '../../host/schema.ts'
-import { type Change, type Finding, type Step } from '../change.ts'
-import { type Context, type Facts, type Kind, type Observe } from '../kind.ts'
+import type { Host } from '../../host/schema.ts'
+import type { Change, Finding, Step } from '../change.ts'
+import type { Context, Facts, Kind, Observe } from '../kind.ts'
 
 /** One row of pg_auth_members. From 16 on there may be several of one membership, each by another grantor. */
 export interface MembershipGrant {

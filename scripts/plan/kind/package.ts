@@ -1,5 +1,5 @@
 import { readTextIfAny } from '../../core/file.ts'
-import { type Kind } from '../kind.ts'
+import type { Kind } from '../kind.ts'
 
 /** Whether a Debian package is installed. */
 export type Package = 'installed' | 'missing'

@@ -8,7 +8,7 @@ import {
   type Secret,
   type SecretRef,
 } from '../../core/secret.ts'
-import { type Host } from '../../host/schema.ts'
+import type { Host } from '../../host/schema.ts'
 
 /**
  * How the password that a role has compares with the wanted one. `md5`: it is the wanted one, in a

@@ -1,7 +1,7 @@
 import { ident, literal, show } from '../../cluster/sql.ts'
-import { type Host } from '../../host/schema.ts'
-import { type Change, type Finding, type Step } from '../change.ts'
-import { type Context, type Observe } from '../kind.ts'
+import type { Host } from '../../host/schema.ts'
+import type { Change, Finding, Step } from '../change.ts'
+import type { Context, Observe } from '../kind.ts'
 
 /** What keeps a role from being dropped: `drop role` looks into every database for it. */
 export interface Ties {

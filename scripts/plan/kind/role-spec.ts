@@ -1,9 +1,9 @@
-import { type Fail } from '../../core/fail.ts'
-import { type SecretRef } from '../../core/secret.ts'
-import { type RoleSpec } from '../../host/schema.ts'
+import type { Fail } from '../../core/fail.ts'
+import type { SecretRef } from '../../core/secret.ts'
+import type { RoleSpec } from '../../host/schema.ts'
 import { type StoredSettings, wantedSettings } from '../assignment.ts'
-import { type StoredPassword } from './password.ts'
-import { type Droppable } from './role-drop.ts'
+import type { StoredPassword } from './password.ts'
+import type { Droppable } from './role-drop.ts'
 
 /** What a role may do; the names are those of the host file and of SQL. */
 export const ATTRIBUTES = [

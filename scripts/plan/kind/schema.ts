@@ -1,8 +1,8 @@
 import { ident, show, showPath } from '../../cluster/sql.ts'
-import { type DatabaseSpec, type Host } from '../../host/schema.ts'
+import type { DatabaseSpec, Host } from '../../host/schema.ts'
 import { allPrivileges, parsePrivileges, type Privileges, PRIVILEGES, PUBLIC, sqlPrivileges } from '../acl.ts'
-import { type Change, type Finding, type Step } from '../change.ts'
-import { type Context, type Facts, type Kind, type Observe } from '../kind.ts'
+import type { Change, Finding, Step } from '../change.ts'
+import type { Context, Facts, Kind, Observe } from '../kind.ts'
 import {
   databasesToLookInto,
   findMissingRoles,

@@ -1,8 +1,8 @@
 import { formatSize, parseSize } from '../../core/quantity.ts'
-import { type ConfLine } from '../../host/conf.ts'
-import { type Finding } from '../change.ts'
+import type { ConfLine } from '../../host/conf.ts'
+import type { Finding } from '../change.ts'
 import { canonicalValue, valueProblem } from '../guc.ts'
-import { type Context } from '../kind.ts'
+import type { Context } from '../kind.ts'
 import { laterValue, type ServerSetting, type SettingsSeen } from './setting-seen.ts'
 
 type Say = (level: Finding['level'], text: string, hint?: string) => Finding

@@ -5,7 +5,7 @@ import { exists, readTextIfAny } from '../../core/file.ts'
 import { nearest } from '../../core/nearest.ts'
 import { type ConfLine, includeLine, parseConf } from '../../host/conf.ts'
 import { canonicalValue, type Guc } from '../guc.ts'
-import { type Observe } from '../kind.ts'
+import type { Observe } from '../kind.ts'
 
 /** A setting as the server has it now. */
 export interface ServerSetting extends Guc {

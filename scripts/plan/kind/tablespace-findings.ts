@@ -1,7 +1,7 @@
 import { didYouMean } from '../../core/nearest.ts'
-import { type Finding } from '../change.ts'
-import { type Context } from '../kind.ts'
-import { type Tablespace } from './tablespace.ts'
+import type { Finding } from '../change.ts'
+import type { Context } from '../kind.ts'
+import type { Tablespace } from './tablespace.ts'
 import { isInside, type Place } from './tablespace-place.ts'
 
 type Said = readonly [level: Finding['level'], text: string, hint?: string]

@@ -2,8 +2,8 @@ import { dirname } from 'node:path'
 import { debianUnit } from '../../cluster/debian.ts'
 import { run } from '../../core/exec.ts'
 import { exists, readTextIfAny } from '../../core/file.ts'
-import { type Host } from '../../host/schema.ts'
-import { type Change, type Step } from '../change.ts'
+import type { Host } from '../../host/schema.ts'
+import type { Change, Step } from '../change.ts'
 
 /** The drop-in by which systemd mounts the places of tablespaces before it starts the cluster. */
 export interface Mounts {

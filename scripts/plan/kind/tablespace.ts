@@ -1,8 +1,8 @@
 import { normalize } from 'node:path'
 import { ident, literal } from '../../cluster/sql.ts'
-import { type Host } from '../../host/schema.ts'
-import { type Change, type Step } from '../change.ts'
-import { type Context, type Kind, type Observe } from '../kind.ts'
+import type { Host } from '../../host/schema.ts'
+import type { Change, Step } from '../change.ts'
+import type { Context, Kind, Observe } from '../kind.ts'
 import {
   changeMounts,
   dropInPath,

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { type CatalogEntry } from '../../../scripts/backup/catalog.ts'
-import { type Manifest } from '../../../scripts/backup/manifest.ts'
+import type { CatalogEntry } from '../../../scripts/backup/catalog.ts'
+import type { Manifest } from '../../../scripts/backup/manifest.ts'
 import {
   chainOf,
   chooseBase,

@@ -1,7 +1,7 @@
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Manifest } from '../../../scripts/backup/manifest.ts'
+import type { Manifest } from '../../../scripts/backup/manifest.ts'
 import { type RecoverSource, recoverSource } from '../../support/recover.ts'
 
 let source: RecoverSource

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { type PhysicalFound } from '../../../scripts/backup/recover/choose.ts'
+import type { PhysicalFound } from '../../../scripts/backup/recover/choose.ts'
 import { controlValue, isolatedConf, ownSettings } from '../../../scripts/backup/recover/settings.ts'
 
 const CONTROL = `Database system identifier:           7

@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Manifest } from '../../../scripts/backup/manifest.ts'
+import type { Manifest } from '../../../scripts/backup/manifest.ts'
 import { type Copy, type RecoverSource, recoverSource } from '../../support/recover.ts'
 
 let source: RecoverSource

@@ -7,7 +7,7 @@ import { beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { openWalStore, type WalPosition, type WalStore } from '../../../scripts/backup/wal/wal-store.ts'
 import { run } from '../../../scripts/core/exec.ts'
 import { dirStore } from '../../../scripts/store/dir.ts'
-import { type Store } from '../../../scripts/store/store.ts'
+import type { Store } from '../../../scripts/store/store.ts'
 
 const SIZE = 1024 * 1024
 const FIRST = '000000010000000000000001'

@@ -5,7 +5,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { openCluster } from '../../../scripts/cluster/open.ts'
 import { parseHost } from '../../../scripts/host/host.ts'
 import { execute } from '../../../scripts/plan/executor.ts'
-import { type Facts } from '../../../scripts/plan/kind.ts'
+import type { Facts } from '../../../scripts/plan/kind.ts'
 import { hba } from '../../../scripts/plan/kind/hba.ts'
 import { linesOf, startServer, type TestServer } from '../../support/server.ts'
 

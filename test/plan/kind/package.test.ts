@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { parseHost } from '../../../scripts/host/host.ts'
-import { type Facts, type Observe } from '../../../scripts/plan/kind.ts'
+import type { Facts, Observe } from '../../../scripts/plan/kind.ts'
 import { installedPackages, packageKind } from '../../../scripts/plan/kind/package.ts'
 
 const HEAD = 'format = 1\n[host]\nname = "x"\n[postgres]\n'

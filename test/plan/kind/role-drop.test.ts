@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { ident } from '../../../scripts/cluster/sql.ts'
 import { parseHost } from '../../../scripts/host/host.ts'
 import { membership } from '../../../scripts/plan/kind/membership.ts'
-import { type Role } from '../../../scripts/plan/kind/role-spec.ts'
+import type { Role } from '../../../scripts/plan/kind/role-spec.ts'
 import { role } from '../../../scripts/plan/kind/role.ts'
 import { linesOf, startServer, type TestServer } from '../../support/server.ts'
 
