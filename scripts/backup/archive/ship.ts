@@ -1,11 +1,12 @@
 import { stat } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
 import { Fail } from '../../core/fail.ts'
 import { isMissing } from '../../core/file.ts'
 import { checkSegmentFile, type SegmentExpected } from '../wal/header.ts'
 import { formatLsn, parseLsn, segmentPlace, segmentStart } from '../wal/segment.ts'
-import { type WalGap, type WalPosition, type WalStore } from '../wal/wal-store.ts'
-import { type Samples } from './samples.ts'
-import { type Spool, type SpoolContent } from './spool.ts'
+import type { WalGap, WalPosition, WalStore } from '../wal/wal-store.ts'
+import type { Samples } from './samples.ts'
+import type { Spool, SpoolContent } from './spool.ts'
 
 /** What the store has before the first shipment. */
 export interface Beginning {
@@ -47,8 +48,11 @@ interface Reached {
   readonly lsn: bigint
 }
 
-/** Segments that are sent at the same time. */
-const AT_ONCE = 4
+/**
+ * Segments that are sent at the same time: one for each core keeps them busy, and each costs its own
+ * memory, about 25 MB. With two, one is compressed while the other is flushed to the disk.
+ */
+const AT_ONCE = Math.min(3, Math.max(2, availableParallelism()))
 
 /** Between two writings of the position: many segments a second share one, an idle server needs few. */
 const POSITION_MILLISECONDS = 1000

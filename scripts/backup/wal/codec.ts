@@ -1,7 +1,8 @@
-import { createHash, subtle } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { readFile, stat } from 'node:fs/promises'
+import { open, stat } from 'node:fs/promises'
 import { Readable } from 'node:stream'
+import { setImmediate } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import {
   constants,
@@ -35,24 +36,79 @@ export interface Encoded {
 }
 
 /** A file up to this size is kept in memory meanwhile: 16 MB is what segments usually have. */
-const IN_MEMORY = 32 * PIECE
+const IN_MEMORY = 64 * PIECE
 
 /**
- * A file with its hash and its stored form. zstd and SHA-256 run in threads of this process, both at
- * once: a program for each segment would cost as much again as its work.
+ * A file with its hash and its stored form. zstd runs in a thread of this process meanwhile: a program
+ * for each segment would cost as much again as its work.
  */
 export async function encode(path: string, codec: Codec): Promise<Encoded> {
-  if ((await stat(path)).size > IN_MEMORY) {
-    return { sha256: await hashFile(path), body: () => encodeFile(path, codec) }
+  const { size } = await stat(path)
+  if (size > IN_MEMORY) return { sha256: await hashFile(path), body: () => encodeFile(path, codec) }
+  const memory = take(size)
+  let packed: Promise<Buffer> | undefined
+  try {
+    const bytes = await readInto(memory, path, size)
+    // With room for all of it, zstd reads where the bytes are and needs one call.
+    packed = compress(bytes, { ...parametersOf(codec), chunkSize: bound(bytes.length) })
+    packed.catch(() => {}) // whoever asks for the body is told
+    const sha256 = await hashOf(bytes)
+    const whole = packed
+    const body = async function* () {
+      yield await whole
+    }
+    return { sha256, body: () => encrypted(body(), codec) }
+  } finally {
+    const giveBack = () => give(memory)
+    if (packed === undefined) giveBack()
+    else packed.then(giveBack, giveBack) // the thread reads it until then
   }
-  const bytes = await readFile(path)
-  const packed = compress(bytes, parametersOf(codec))
-  packed.catch(() => {}) // whoever asks for the body is told
-  const sha256 = Buffer.from(await subtle.digest('SHA-256', bytes)).toString('hex')
-  const body = async function* () {
-    yield await packed
+}
+
+/** In pieces: the other segments and the server need this thread too. */
+async function hashOf(bytes: Buffer): Promise<string> {
+  const hash = createHash('sha256')
+  for (let start = 0; start < bytes.length; start += PIECE) {
+    hash.update(bytes.subarray(start, start + PIECE))
+    await setImmediate()
   }
-  return { sha256, body: () => encrypted(body(), codec) }
+  return hash.digest('hex')
+}
+
+async function readInto(memory: Buffer, path: string, size: number): Promise<Buffer> {
+  const file = await open(path, 'r')
+  try {
+    let length = 0
+    while (length < size) {
+      const { bytesRead } = await file.read(memory, length, size - length, length)
+      if (bytesRead === 0) break
+      length += bytesRead
+    }
+    return memory.subarray(0, length)
+  } finally {
+    await file.close()
+  }
+}
+
+/** Memory for files: used again while one follows the other, let go when there is nothing to do. */
+const spare: Buffer[] = []
+let taken = 0
+
+function take(size: number): Buffer {
+  taken++
+  const index = spare.findIndex(({ length }) => length >= size)
+  return index < 0 ? Buffer.allocUnsafeSlow(size) : spare.splice(index, 1)[0]!
+}
+
+function give(memory: Buffer): void {
+  taken--
+  if (taken === 0) spare.length = 0
+  else spare.push(memory)
+}
+
+/** What zstd can need at most for so many bytes: ZSTD_COMPRESSBOUND() of zstd.h, and a little more. */
+function bound(bytes: number): number {
+  return bytes + Math.ceil(bytes / 256) + 1024
 }
 
 async function hashFile(path: string): Promise<string> {
