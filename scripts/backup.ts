@@ -96,7 +96,7 @@ async function takeBackup(call: Call): Promise<Outcome> {
   let bytes = 0
   const manifest = await take({
     ...scope,
-    onBytes: (count) => progress.show(`${formatSize((bytes += count))} read`),
+    onBytes: (count) => progress.show(`${formatSize((bytes += count))} stored`),
     onProgress: (done, of) => progress.show(`${formatSize(done)} of ${formatSize(of)}`),
   })
   const { url } = openStore(loaded.host, loaded.host.backup[manifest.job]!.store)

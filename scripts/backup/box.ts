@@ -16,8 +16,14 @@ export interface Box {
   /**
    * Stores a stream, compressed and encrypted, under a name that gets the endings of that.
    * @param compressed whether the source is zstd already
+   * @param plainSize bytes of what is in a compressed source, asked after its end
    */
-  add(name: string, source: AsyncIterable<Uint8Array>, compressed?: boolean): Promise<ManifestFile>
+  add(
+    name: string,
+    source: AsyncIterable<Uint8Array>,
+    compressed?: boolean,
+    plainSize?: () => number | undefined,
+  ): Promise<ManifestFile>
   /** Stores bytes as they are. */
   addPlain(name: string, bytes: Uint8Array): Promise<ManifestFile>
   /** Takes everything out again. */
@@ -38,7 +44,7 @@ export interface BoxOptions {
   readonly rate?: number | undefined
   /** Told of each file that is stored. */
   readonly onFile?: ((file: ManifestFile) => void) | undefined
-  /** Told of each piece that is read. */
+  /** Told of each piece that is read; of one that is zstd already, what it is stored as. */
   readonly onBytes?: ((count: number) => void) | undefined
 }
 
@@ -57,12 +63,17 @@ export function openBox(store: Store, prefix: string, options: BoxOptions): Box 
     files,
     signal,
     callOff: (reason) => controller.abort(reason),
-    async add(name, source, compressed = false) {
+    async add(name, source, compressed = false, plainSize) {
       const { onBytes, level, recipients } = options
       const counting = onBytes ? counted(source, onBytes) : source
       const packing = { level, recipients, limiter, compressed, signal }
       const { key, ...stored } = await pack(store, `${prefix}${name}`, counting, packing)
-      return keep({ name: key.slice(prefix.length), ...stored })
+      const told = plainSize?.()
+      return keep({
+        name: key.slice(prefix.length),
+        ...stored,
+        ...(told !== undefined && { plainSize: told }),
+      })
     },
     async addPlain(name, bytes) {
       const { size } = await store.put(`${prefix}${name}`, once(bytes))

@@ -7,7 +7,7 @@ import type { BackupSpec } from '../host/schema.ts'
 import { type Box, once } from './box.ts'
 import { dumpName } from './layout.ts'
 import type { ManifestDatabase } from './manifest.ts'
-import { clientProgram } from './program.ts'
+import { clientProgram, compressedOutput } from './program.ts'
 import { withClient } from './session.ts'
 import {
   type ClusterSurvey,
@@ -79,13 +79,14 @@ async function dumpDatabase(
       const survey = await surveyDatabase(client)
       const properties = await surveyProperties(client)
       // Compression is zstd's: that of pg_dump cannot be left to another program, and is gzip before 16.
-      const { argv, options } = clientProgram(cluster, 'pg_dump', name, [
+      const program = clientProgram(cluster, 'pg_dump', name, [
         '--format=custom',
         '--compress=0',
         `--snapshot=${snapshot}`,
         `--lock-wait-timeout=${LOCK_WAIT_SECONDS}s`,
       ])
-      const file = await box.add(dumpName(name), output(argv, { ...options, signal: box.signal }))
+      const dump = compressedOutput(program, spec.compression_level, box.signal)
+      const file = await box.add(dumpName(name), dump.bytes, true, () => dump.plainSize())
       await client.query('commit')
       return { database: { ...survey, file: file.name }, properties }
     })
