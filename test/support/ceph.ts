@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -57,12 +57,25 @@ export async function runS3(): Promise<RunningS3> {
       `no S3 server can be started: run apt-get install --no-install-recommends ${missing.join(' ')}`,
     )
   }
-  const node = new CephNode(await mkdtemp(join(tmpdir(), 'howdah-s3-')))
+  await removeLeftovers()
+  const node = new CephNode(await mkdtemp(join(tmpdir(), `${FOLDER}${process.pid}-`)))
   try {
     return { address: await node.start(), [Symbol.asyncDispose]: () => node.stop() }
   } catch (error) {
     await node.stop()
     throw error
+  }
+}
+
+/** Begins the name of a server's folder; the id of the process that started it follows. */
+const FOLDER = 'howdah-s3-'
+
+/** A run that was killed leaves the disk of its server, which may hold gigabytes. */
+async function removeLeftovers(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const pid = /^howdah-s3-(\d+)-/.exec(name)?.[1]
+    if (pid === undefined || (await exists(`/proc/${pid}`))) continue
+    await rm(join(tmpdir(), name), { recursive: true, force: true })
   }
 }
 
