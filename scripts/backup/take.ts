@@ -192,6 +192,8 @@ async function fill(scope: TakeScope, filling: Filling): Promise<Manifest> {
     onFile: scope.onFile,
     onBytes: filling.physical ? undefined : scope.onBytes, // that of a base is told by the server
   })
+  // From the moment on in which its manifest may be in the store, its files must not go before that.
+  let mayExist = false
   try {
     const content = await contentInto(box, scope, filling)
     await box.add('host.toml', once(hostText(scope)))
@@ -209,18 +211,29 @@ async function fill(scope: TakeScope, filling: Filling): Promise<Manifest> {
     const manifest: Manifest = { ...head, ended, files: [...box.files] }
     await box.assertComplete()
     interrupted.throwIfAborted()
+    mayExist = true
     // Commit point: from here on the backup exists.
     if (!(await store.create(layout.manifest(label), renderManifest(manifest))))
       throw new Fail('backup-failed', `the store already has a backup ${label}`)
-    if (content.physical) await forgetManifests(manifestFolder(host.host.state_dir, spec.store), label)
+    if (content.physical) await forgetOthers(manifestFolder(host.host.state_dir, spec.store), label)
     return manifest
   } catch (error) {
     box.callOff(error)
-    await box.empty().catch((failure: unknown) => {
-      log('warning', `backup: files without a manifest are left in the store: ${messageOf(failure)}`)
-    })
+    try {
+      if (mayExist) await store.delete([layout.manifest(label)])
+      await box.empty()
+    } catch (failure) {
+      log('warning', `backup: files of ${label} are left in the store: ${messageOf(failure)}`)
+    }
     throw error
   }
+}
+
+/** The backup exists: what goes wrong here is no failure of it. */
+async function forgetOthers(folder: string, label: string): Promise<void> {
+  await forgetManifests(folder, label).catch((error: unknown) => {
+    log('warning', `backup: manifests that nobody needs are left in "${folder}": ${messageOf(error)}`)
+  })
 }
 
 type Content = Pick<Manifest, 'databases' | 'physical'> & Partial<Pick<Manifest, 'timeline'>>

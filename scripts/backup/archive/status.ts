@@ -74,11 +74,14 @@ export async function archiveStatus(host: Host): Promise<ArchiveStatus> {
  */
 export function lossOf(
   position: WalPosition,
-  server: Pick<ServerState, 'lsn' | 'time'> | undefined,
+  server: (Pick<ServerState, 'lsn' | 'time'> & { readonly timeline?: number }) | undefined,
   now: Date,
 ): { seconds: number; bytes: number | null } {
   const since = (time: number) => Math.max(0, (time - Date.parse(position.time)) / 1000)
   if (server === undefined) return { seconds: since(now.getTime()), bytes: null }
+  // Nothing of a new timeline is stored: positions of two timelines cannot be compared.
+  if (server.timeline !== undefined && server.timeline > position.timeline)
+    return { seconds: since(Date.parse(server.time)), bytes: null }
   const bytes = Number(server.lsn - parseLsn(position.lsn)!)
   return bytes <= 0 ? { seconds: 0, bytes: 0 } : { seconds: since(Date.parse(server.time)), bytes }
 }

@@ -1,4 +1,4 @@
-import { readdir, readFile, stat, statfs } from 'node:fs/promises'
+import { readdir, readFile, readlink, stat, statfs } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import process from 'node:process'
 import { userId } from '../../cluster/connect.ts'
@@ -87,13 +87,22 @@ export async function assertPlaceFree(place: Place, moves: readonly TablespaceMo
   }
   await assertNoMount(dataDir)
   await assertMounted([dataDir, ...moves.map(({ to }) => to)])
-  for (const { to, from, name } of moves) {
-    if (kind === 'own' && to === from) continue // what is there is set aside
+  for (const { oid, to, from, name } of moves) {
+    // What is there is set aside, but only when it is of the cluster that is replaced: another one may live there.
+    if (kind === 'own' && to === from && (await isLinked(dataDir, oid, to))) continue
     if (await isEmpty(to)) continue
     throw new Fail('target-not-empty', `"${to}", for tablespace ${name}, is not empty`, {
       hint: `Put it elsewhere: --tablespace ${from}=DIR`,
     })
   }
+}
+
+async function isLinked(dataDir: string, oid: string, location: string): Promise<boolean> {
+  const link = join(dataDir, 'pg_tblspc', oid)
+  return readlink(link).then(
+    (found) => found === location,
+    () => false,
+  )
 }
 
 /**

@@ -7,7 +7,7 @@ import { Fail, messageOf } from '../../core/fail.ts'
 import { exists, isMissing, makeFolder, syncFolder } from '../../core/file.ts'
 import { journalPath, listJournals, readJournal, removeJournal, writeJournal } from '../../core/journal.ts'
 import { log } from '../../core/log.ts'
-import { livePid, type Place, type TablespaceMove } from './place.ts'
+import { assertNotRunning, livePid, type Place, type TablespaceMove } from './place.ts'
 
 /** One rename of the moment in which the restored cluster takes its place. */
 interface Step {
@@ -124,6 +124,12 @@ export async function undoWork(work: Work): Promise<void> {
  * process, it goes on where it was.
  */
 export async function swapWork(work: Work): Promise<void> {
+  // While the new one still waits, what is in its place is the old one. It goes first: nobody may start
+  // it any more when its tablespaces are those of the new one.
+  if (await exists(work.data)) {
+    if (work.before !== null && (await exists(work.target)) && !(await exists(work.before)))
+      await step({ from: work.target, to: work.before })
+  }
   for (const { oid, to, temporary, before } of work.tablespaces) {
     for (const name of await versionFolders(temporary)) {
       if (await exists(join(to, name))) {
@@ -137,12 +143,7 @@ export async function swapWork(work: Work): Promise<void> {
     await link(join(data, 'pg_tblspc', oid), to)
   }
   if (work.spool) await step(work.spool)
-  // While the new one still waits, what is in its place is the old one.
-  if (await exists(work.data)) {
-    if (work.before !== null && (await exists(work.target)) && !(await exists(work.before)))
-      await step({ from: work.target, to: work.before })
-    await step({ from: work.data, to: work.target }) // commit point: the restored cluster is there
-  }
+  await step({ from: work.data, to: work.target }) // commit point: the restored cluster is there
   await relinkKept(work)
   await rm(work.socket, { recursive: true, force: true })
   await rm(work.root, { recursive: true, force: true })
@@ -183,7 +184,11 @@ export async function recoverWorks(stateDir: string, target: string): Promise<st
     const work = await readJournal<Work>(path)
     if (work?.target !== target) continue
     if (work.phase === 'fill') await undoWork(work)
-    else await swapWork(work)
+    else {
+      // Somebody may have started the old one meanwhile.
+      if (await exists(work.data)) await assertNotRunning(work.target)
+      await swapWork(work)
+    }
     await removeJournal(path)
     const how = work.phase === 'fill' ? 'what it had made was removed' : 'it was finished'
     const line = `a restore of ${work.label} to "${target}" did not end: ${how}`
