@@ -87,6 +87,8 @@ export async function planRecovery(
   const place = await placeOf(host, chosen, request.to)
   const findings = await hostFindings(chosen, place.bindir)
   const { wal, way, listing, position } = seen.get(manifest.systemIdentifier)!
+  if (wal === undefined && host.archive !== undefined && request.target.kind === 'latest')
+    throw noWal(host.archive.store, sources.walOf(catalog, manifest.systemIdentifier).store.url)
   const isBlocked = findings.some(({ level }) => level === 'impossible')
   const range = way && wal ? walAfter(chosen, way, listing, position) : { segments: [], missing: undefined }
   await using scanner = await openScanner(wal, chosen, place.bindir)
@@ -112,6 +114,15 @@ export async function planRecovery(
     spaces: await spaces(spaceNeeds(chain, place, moves, route)),
     findings: [...findings, ...route.warnings.map((text) => ({ level: 'warning', text }) as const)],
   }
+}
+
+/** The backup alone would be fewer rows than were stored, if they are stored elsewhere or were lost. */
+function noWal(name: string, url: string): Fail {
+  return new Fail(
+    'wal-missing',
+    `the host file says that its WAL is archived to the store "${name}", and ${url} has none of it`,
+    { hint: 'Restore with a host file that names that store, or the backup as it is: --immediate' },
+  )
 }
 
 /**
