@@ -66,6 +66,21 @@ describe('restore of a cluster from a store that lost WAL at its end', () => {
     })
   })
 
+  test('all of it, with what the archive says of itself: the backup alone only when it is asked for', async () => {
+    const folder = join(source.store, 'test/main/wal')
+    await rename(folder, join(source.server.dir, 'no wal'))
+    try {
+      const { code, stderr } = await plan()
+      expect({ code, stderr }).toEqual({
+        code: 59,
+        stderr: expect.stringContaining('its WAL is archived to the store "local"'),
+      })
+      expect(await plan('--immediate')).toMatchObject({ code: 0 })
+    } finally {
+      await rename(join(source.server.dir, 'no wal'), folder)
+    }
+  })
+
   test('only the beginning of the segment that was being written: the same', async () => {
     const { partials } = await source.wal.list()
     expect(partials).toHaveLength(1)
