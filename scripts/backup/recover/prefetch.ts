@@ -36,6 +36,8 @@ export interface Prefetcher extends AsyncDisposable {
   readonly script: string
   /** Rejects when no more requests can be served; never resolves. */
   readonly failure: Promise<never>
+  /** Why no more requests can be served, known before the server can hear of it. */
+  error(): unknown
 }
 
 const AT_ONCE = 4
@@ -60,6 +62,7 @@ export async function startPrefetcher(options: PrefetchOptions): Promise<Prefetc
   return {
     script,
     failure,
+    error: () => state.error(),
     async [Symbol.asyncDispose]() {
       state.stop()
       await running.catch(() => {}) // told by `failure`
@@ -87,6 +90,10 @@ class Serving {
     this.#over.abort()
   }
 
+  error(): unknown {
+    return this.#error
+  }
+
   async run(): Promise<void> {
     try {
       while (!this.#over.signal.aborted) {
@@ -97,6 +104,7 @@ class Serving {
         await sleep(LOOK_MILLISECONDS, undefined, { signal: this.#over.signal }).catch(() => {})
       }
     } catch (error) {
+      this.#error ??= error
       await writeFile(join(this.#options.folder, 'failed'), '').catch(() => {}) // then silence says it
       throw error
     } finally {

@@ -126,14 +126,19 @@ async function recoverIn(
     patience: options.patience,
   })
   await releaseControl(work)
-  return await recover({
-    plan,
-    work,
-    script: prefetcher.script,
-    failure: prefetcher.failure,
-    superuser: host.postgres.superuser,
-    onState: options.onState,
-  })
+  try {
+    return await recover({
+      plan,
+      work,
+      script: prefetcher.script,
+      failure: prefetcher.failure,
+      superuser: host.postgres.superuser,
+      onState: options.onState,
+    })
+  } catch (error) {
+    // A server whose restore_command fails ends by itself: why that failed says more.
+    throw interrupted.aborted ? error : (prefetcher.error() ?? error)
+  }
 }
 
 /** Whole segments that came with the backup. */

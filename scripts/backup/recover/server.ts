@@ -46,6 +46,8 @@ export interface Recovered {
 
 const PORT = 5432
 const LOOK_MILLISECONDS = 100
+/** Until a server that was started has written its process id, at the latest. */
+const START_MILLISECONDS = 2000
 
 /**
  * Recovers a fetched backup in a server that nobody else can reach, to its goal and not one record less,
@@ -53,20 +55,26 @@ const LOOK_MILLISECONDS = 100
  * @throws {Fail} `target-unreached` when it ended before, `wal-missing`, `command-failed`, `server-failed`
  */
 export async function recover(running: RecoveryRun): Promise<Recovered> {
+  const over = new AbortController()
+  const recovering = recoverToGoal(running, over.signal)
   try {
-    return await Promise.race([recoverToGoal(running), running.failure])
+    return await Promise.race([recovering, running.failure])
   } catch (error) {
+    // A start that is under way would leave a server whose files are about to be removed.
+    over.abort(error)
+    await recovering.catch(() => {}) // it ends for the reason that is thrown
     await killServer(running.work.data)
     throw error
   }
 }
 
-async function recoverToGoal(running: RecoveryRun): Promise<Recovered> {
+async function recoverToGoal(running: RecoveryRun, over: AbortSignal): Promise<Recovered> {
   let more: Record<string, string> = {}
   for (let attempt = 1; ; attempt++) {
+    over.throwIfAborted()
     await start(running, more)
     try {
-      const state = await awaitGoal(running)
+      const state = await awaitGoal(running, over)
       return await promote(running, state)
     } catch (error) {
       // WAL may tell of settings that were raised after the backup.
@@ -130,22 +138,15 @@ function assertSystem(control: string, { chain }: RecoverPlan): void {
   )
 }
 
-async function awaitGoal(running: RecoveryRun): Promise<RecoveryState> {
+async function awaitGoal(running: RecoveryRun, over: AbortSignal): Promise<RecoveryState> {
   const { work, plan } = running
   let client: Client | undefined
-  let quietSince = Date.now()
+  const assertAlive = watch(running, over)
   try {
     for (;;) {
       interrupted.throwIfAborted()
       await sleep(LOOK_MILLISECONDS)
-      const isAlive = (await livePid(work.data)) !== undefined
-      if (isAlive) quietSince = Date.now()
-      const text = await logOf(work)
-      if (
-        !isAlive &&
-        (Date.now() - quietSince > 5000 || /^(FATAL|LOG: {2}database system is shut down)/m.test(text))
-      )
-        throw ended(text, plan)
+      await assertAlive()
       client ??= await connected(running)
       const state = client && (await stateOf(client).catch(() => undefined))
       if (state === undefined) {
@@ -162,6 +163,21 @@ async function awaitGoal(running: RecoveryRun): Promise<RecoveryState> {
     }
   } finally {
     await client?.end().catch(() => {})
+  }
+}
+
+/** Looks whether the server still runs. @returns what throws when it does not, or when nobody waits for it any more */
+function watch({ work, plan }: RecoveryRun, over: AbortSignal): () => Promise<void> {
+  let seen = Date.now()
+  return async () => {
+    const isAlive = (await livePid(work.data)) !== undefined
+    if (isAlive) seen = Date.now()
+    const quiet = Date.now() - seen
+    // Not before it has said who it is: then it can be ended.
+    if (isAlive || quiet > START_MILLISECONDS) over.throwIfAborted()
+    if (isAlive) return
+    const text = await logOf(work)
+    if (quiet > 5000 || /^(FATAL|LOG: {2}database system is shut down)/m.test(text)) throw ended(text, plan)
   }
 }
 
