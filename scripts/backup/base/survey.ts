@@ -1,5 +1,7 @@
 import type { Client } from 'pg'
 import type { Cluster } from '../../cluster/cluster.ts'
+import { messageOf } from '../../core/fail.ts'
+import { log } from '../../core/log.ts'
 import type { Physical } from '../manifest.ts'
 import { withClient } from '../session.ts'
 
@@ -34,7 +36,11 @@ export async function surveyPhysical(cluster: Cluster): Promise<PhysicalSurvey> 
   const databases: Physical['databases'] = []
   for (const { allowsConnections, ...database } of survey.databases) {
     const extensions = allowsConnections
-      ? await withClient(cluster, database.name, queryExtensions).catch(() => [])
+      ? await withClient(cluster, database.name, queryExtensions).catch((error: unknown) => {
+          // Dropped meanwhile, or full: the backup has its files all the same.
+          log('warning', `backup: the extensions of "${database.name}" are not noted: ${messageOf(error)}`)
+          return []
+        })
       : []
     databases.push({ ...database, extensions })
   }
