@@ -3,11 +3,11 @@ import process from 'node:process'
 import { dirname, join } from 'node:path'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
-import { isMissing, readTextIfAny } from '../core/file.ts'
+import { isMissing, makeFolder, readTextIfAny } from '../core/file.ts'
 import { currentUser } from '../core/user.ts'
 import type { Postgres } from '../host/schema.ts'
 import type { Cluster } from './cluster.ts'
-import { connect, userName } from './connect.ts'
+import { connect, userId, userName } from './connect.ts'
 import { isListening, runningAt, waitUntilReady } from './ready.ts'
 
 /** Folder of a private cluster's socket and server log. */
@@ -86,6 +86,8 @@ function privateCluster(
       })
     }
   }
+  // pg_ctl opens its log before it starts anything.
+  const makeLogFolder = () => makeFolder(socketDir, { mode: 0o755, ...ownerOf(osUser) })
   // Where it listens now, which may be somewhere else than before.
   const waitUntilStarted = async () => waitUntilReady(privateCluster(spec, osUser, await runningAt(dataDir)))
   return {
@@ -116,15 +118,21 @@ function privateCluster(
       }),
     isRunning: () => isListening(socketDir, port),
     async start() {
+      await makeLogFolder()
       await pgCtl('start', '-l', serverLog)
       await waitUntilStarted()
     },
     stop: () => pgCtl('stop', '-m', 'fast'),
     async restart() {
+      await makeLogFolder()
       await pgCtl('restart', '-m', 'fast', '-l', serverLog)
       await waitUntilStarted()
     },
   }
+}
+
+function ownerOf(osUser: string): { uid: number; gid: number } | undefined {
+  return process.getuid?.() === 0 ? userId(osUser) : undefined
 }
 
 async function lastLines(path: string): Promise<string> {

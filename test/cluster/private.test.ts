@@ -1,4 +1,4 @@
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
@@ -113,6 +113,14 @@ describe('start, stop, restart', () => {
     await cluster.stop()
     await client.end()
     expect(await cluster.isRunning()).toBe(false)
+  })
+
+  test('the folder of its socket and log is gone: start makes it anew, for the owner of the data', async () => {
+    await cluster.stop()
+    await rm(cluster.socketDir, { recursive: true })
+    await cluster.start()
+    expect(await server.query('postgres', 'select 1 as one')).toEqual([{ one: 1 }])
+    expect((await stat(cluster.socketDir)).uid).toBe((await stat(cluster.dataDir)).uid)
   })
 
   test('restart: is another server process', async () => {

@@ -1,7 +1,7 @@
 import { chown, mkdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { openCluster } from '../../cluster/open.ts'
-import { openPrivate } from '../../cluster/private.ts'
+import { openPrivate, privateSocketDir } from '../../cluster/private.ts'
 import type { Cluster } from '../../cluster/cluster.ts'
 import { run } from '../../core/exec.ts'
 import { Fail } from '../../core/fail.ts'
@@ -11,6 +11,7 @@ import type { Host, Postgres } from '../../host/schema.ts'
 import { unpack } from '../../store/pipeline.ts'
 import { releaseSettings, writeFor } from './fetch.ts'
 import type { RecoverPlan } from './plan.ts'
+import { copySocketDir } from './place.ts'
 import { ownSettings } from './settings.ts'
 import type { Work } from './work.ts'
 
@@ -30,12 +31,9 @@ export async function handOver(
   await rm(join(work.data, 'tablespace_map.old'), { force: true }) // it names places that are gone
   if (place.configDir === undefined) await ensureConf(plan, work)
   else await restoreConfig(plan, place.configDir, identity)
+  // Before anything is in its place: whoever starts it after a crash needs the folder, too.
+  if (place.kind === 'own') await makeSocketDir(host, plan)
   await run(['sync', '--file-system', work.data], { timeoutSeconds: 3600 })
-}
-
-/** Folder of a copy's socket and log. */
-export function copySocketDir(plan: RecoverPlan): string {
-  return `${plan.place.dataDir}.socket`
 }
 
 /**
@@ -51,14 +49,15 @@ export async function restoredCluster(host: Host, plan: RecoverPlan): Promise<Cl
 
 /** Starts what was restored. */
 export async function startRestored(host: Host, plan: RecoverPlan): Promise<Cluster> {
-  const { place } = plan
-  const socketDir = place.kind === 'copy' ? copySocketDir(plan) : host.postgres.socket_dir
-  const own = host.postgres.kind === 'private' ? join(dirname(place.dataDir), 'socket') : undefined
-  const folder = socketDir ?? own
-  if (folder !== undefined) await makeFolder(folder, { mode: 0o700, ...place.owner })
   const cluster = await restoredCluster(host, plan)
   await cluster.start()
   return cluster
+}
+
+/** One that is there stays as it is: it may serve others. */
+async function makeSocketDir({ postgres }: Host, { place }: RecoverPlan): Promise<void> {
+  const folder = postgres.kind === 'private' ? privateSocketDir(postgres) : postgres.socket_dir
+  if (folder !== undefined) await makeFolder(folder, { mode: 0o755, ...place.owner })
 }
 
 /** A copy as a cluster of its own. Pure. */
@@ -70,7 +69,7 @@ export function copySpec(host: Host, plan: RecoverPlan): Postgres {
     major: chain.at(-1)!.manifest.postgres.major,
     data_dir: place.dataDir,
     bindir: place.bindir,
-    socket_dir: copySocketDir(plan),
+    socket_dir: copySocketDir(place.dataDir),
     port: request.port ?? host.postgres.port,
   }
 }
@@ -79,7 +78,7 @@ export function copySpec(host: Host, plan: RecoverPlan): Postgres {
 function copySettings(host: Host, plan: RecoverPlan): Record<string, string> {
   return {
     port: String(plan.request.port ?? host.postgres.port),
-    unix_socket_directories: copySocketDir(plan),
+    unix_socket_directories: copySocketDir(plan.place.dataDir),
     listen_addresses: '',
     archive_mode: 'off',
     // Its jobs, and the file that tells others where it is, are those of the other cluster.

@@ -58,6 +58,7 @@ export async function placeOf(host: Host, found: PhysicalFound, to: string | und
   const { postgres } = host
   const { major } = found.manifest.postgres
   const dataDir = await dataDirOf(host, major, to)
+  assertStartable(dataDir, to)
   const isPrivate = postgres.kind === 'private' && postgres.major === major
   const bindir = isPrivate ? privateBindir(postgres) : `/usr/lib/postgresql/${major}/bin`
   const osUser = await userOf(host, dataDir, to)
@@ -71,6 +72,34 @@ export async function placeOf(host: Host, found: PhysicalFound, to: string | und
     owner: isRoot ? userId(osUser) : undefined,
     before: (await isEmpty(dataDir)) ? null : beforeName(dataDir),
   }
+}
+
+// Between double quotes of sh (POSIX, 2.2.3), besides a line break, which ends a line of postmaster.pid.
+const GARBLED = /["$`\\\n]/
+/** Bytes of a socket's path, without its final NUL: sun_path of unix(7). */
+const SOCKET_PATH = 107
+
+/**
+ * Refuses a data directory in which no server could be started once it is restored. Pure.
+ * @param to folder of a copy
+ * @throws {Fail} `plan-impossible`
+ */
+export function assertStartable(dataDir: string, to: string | undefined): void {
+  const hint = to === undefined ? 'Name another data_dir.' : 'Name another folder: --to DIR'
+  const refuse = (why: string) => {
+    throw new Fail('plan-impossible', `no server can be started in ${JSON.stringify(dataDir)}: ${why}`, {
+      hint,
+    })
+  }
+  // pg_ctl runs `"postgres" -D "DIR" >>"LOG"` in a shell and escapes nothing (src/bin/pg_ctl/pg_ctl.c, start_postmaster).
+  const garbled = GARBLED.exec(dataDir)?.[0]
+  if (garbled !== undefined) refuse(`pg_ctl cannot cope with ${JSON.stringify(garbled)} in a name`)
+  if (to === undefined) return
+  // Its socket is beside it: both unix_socket_directories and libpq's host are lists.
+  if (dataDir.includes(',')) refuse('a comma would divide the name of the folder of its socket')
+  const size = Buffer.byteLength(join(copySocketDir(dataDir), '.s.PGSQL.65535'))
+  if (size > SOCKET_PATH)
+    refuse(`the path of its socket would have ${size} bytes, ${SOCKET_PATH} are possible`)
 }
 
 /**
@@ -190,6 +219,11 @@ export function tablespaceMoves(
   const twice = moves.find(({ to }, index) => moves.findIndex((other) => other.to === to) !== index)
   if (twice) throw new Fail('usage', `two tablespaces would be put into "${twice.to}"`)
   return moves
+}
+
+/** Folder of a copy's socket and log. Pure. */
+export function copySocketDir(dataDir: string): string {
+  return `${dataDir}.socket`
 }
 
 /** Space on each file system that is written to. @throws {Fail} `no-space` is the caller's to say */

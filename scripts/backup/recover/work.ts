@@ -7,7 +7,7 @@ import { Fail, messageOf } from '../../core/fail.ts'
 import { exists, isMissing, makeFolder, syncFolder } from '../../core/file.ts'
 import { journalPath, listJournals, readJournal, removeJournal, writeJournal } from '../../core/journal.ts'
 import { log } from '../../core/log.ts'
-import { assertNotRunning, livePid, type Place, type TablespaceMove } from './place.ts'
+import { assertNotRunning, copySocketDir, livePid, type Place, type TablespaceMove } from './place.ts'
 
 /** One rename of the moment in which the restored cluster takes its place. */
 interface Step {
@@ -32,6 +32,8 @@ export interface Work {
   readonly data: string
   /** Of the isolated server: short, for a socket's path may have 107 bytes only. */
   readonly socket: string
+  /** Folder of a copy's own socket and log, which it cannot be started without; null where the host has one. */
+  readonly listens: string | null
   readonly tablespaces: readonly {
     readonly oid: string
     readonly to: string
@@ -69,6 +71,7 @@ export function workOf({ id, label, place, moves, spool }: WorkNames): Work {
     root,
     data: join(root, 'data'),
     socket: `/tmp/howdah-restore-${id}`,
+    listens: place.kind === 'copy' ? copySocketDir(place.dataDir) : null,
     tablespaces: moves.map(({ oid, to }) => ({
       oid,
       to,
@@ -104,6 +107,7 @@ export async function makeWork(work: Work, place: Place): Promise<void> {
     await mkdir(path, { mode: 0o700 })
     if (owner) await chown(path, owner.uid, owner.gid)
   }
+  if (work.listens) await makeFolder(work.listens, access)
   for (const { to, temporary } of work.tablespaces) {
     await makeFolder(to, access)
     await mkdir(temporary, { mode: 0o700 })
@@ -115,6 +119,7 @@ export async function makeWork(work: Work, place: Place): Promise<void> {
 export async function undoWork(work: Work): Promise<void> {
   await killServer(work.data)
   await rm(work.socket, { recursive: true, force: true })
+  if (work.listens) await rmdir(work.listens).catch(ignoreKept)
   for (const { temporary } of work.tablespaces) await rm(temporary, { recursive: true, force: true })
   await rm(work.root, { recursive: true, force: true })
 }
@@ -244,4 +249,9 @@ export async function killServer(dataDir: string): Promise<void> {
 
 function ignoreMissing(error: unknown): void {
   if (!isMissing(error)) throw error
+}
+
+/** What is in it was there before, and is not ours. */
+function ignoreKept(error: unknown): void {
+  if ((error as NodeJS.ErrnoException).code !== 'ENOTEMPTY') ignoreMissing(error)
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { RecoverPhase } from '../../../scripts/backup/recover/run.ts'
 import { run } from '../../../scripts/core/exec.ts'
-import { type RecoverSource, recoverSource } from '../../support/recover.ts'
+import { openCopy, type RecoverSource, recoverSource } from '../../support/recover.ts'
 import { ROOT } from '../../support/script.ts'
 
 let source: RecoverSource
@@ -34,15 +34,15 @@ const MOMENTS: readonly (RecoverPhase | 'copying' | 'recovering')[] = [
   'swapped',
 ]
 
-/** A restore in the cluster's own place that is killed as soon as it has done something. */
-async function killAt(moment: string): Promise<void> {
+/** A restore, in the cluster's own place or beside it, that is killed as soon as it has done something. */
+async function killAt(moment: string, to?: string): Promise<void> {
   const script = `
     import { loadHost } from '${ROOT}/scripts/cluster/open.ts'
     import { restoreCluster } from '${ROOT}/scripts/backup/recover/run.ts'
     import { hostSources } from '${ROOT}/scripts/backup/recover/sources.ts'
     const { host } = await loadHost(${JSON.stringify(source.file)})
     const die = (moment) => moment === '${moment}' && process.kill(process.pid, 'SIGKILL')
-    const request = { label: 'latest', target: { kind: 'latest' }, tablespaces: new Map(), starts: false }
+    const request = { label: 'latest', target: { kind: 'latest' }, tablespaces: new Map(), starts: false, ...${JSON.stringify({ to })} }
     let bytes = 0
     await restoreCluster(host, hostSources(host), request, {
       onPhase: die,
@@ -79,7 +79,7 @@ test.each(MOMENTS)(
     expect(await isOld(data)).toBe(before.length === 0 && moment !== 'swapped')
 
     const again = await source.restore('cluster', '--yes', '--no-start')
-    expect(again.code).toBe(0)
+    expect({ code: again.code, stderr: again.stderr }).toMatchObject({ code: 0 })
     expect(again.stderr).toMatch(/^restore: a restore of \S+ to ".*" did not end: /)
     expect(await journals()).toEqual([])
     expect((await folders()).filter((name) => name.includes('.restoring-'))).toEqual([])
@@ -91,5 +91,22 @@ test.each(MOMENTS)(
     // The first of all is still there, with what no store has.
     const oldest = (await folders()).find((name) => name.startsWith('data.before-'))!
     expect(await isOld(join(source.server.dir, oldest))).toBe(true)
+  },
+)
+
+test.each(['decided', 'swapped'])(
+  'restore beside the cluster killed with SIGKILL when it has %s: what is in its place then can be started',
+  async (moment) => {
+    const to = join(source.server.dir, `beside-${moment}`)
+    await killAt(moment, to)
+    const again = await source.restore('cluster', '--to', to)
+    expect({ code: again.code, stderr: again.stderr }).toEqual({
+      code: 56,
+      stderr: expect.stringContaining(`"${to}" is not empty`),
+    })
+    expect(await journals()).toEqual([])
+    await using copy = await openCopy(source.server, to)
+    await copy.cluster.start()
+    expect(await copy.query('postgres', 'select count(*)::int as n from t')).toEqual([{ n: ROWS }])
   },
 )

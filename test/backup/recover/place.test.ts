@@ -1,6 +1,7 @@
 import { lstat, readdir, readlink, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { assertStartable } from '../../../scripts/backup/recover/place.ts'
 import { openCopy, ownFolder, type RecoverSource, recoverSource } from '../../support/recover.ts'
 import { runScript } from '../../support/script.ts'
 
@@ -39,6 +40,45 @@ async function stateOf(folder: string): Promise<string[]> {
     }),
   )
 }
+
+describe('a data directory in which no server could be started: refused before anything is copied', () => {
+  test.each([
+    ['a double quote', '/srv/a"b/data', `"\\""`],
+    ['a dollar, which sh replaces', '/srv/$HOME/data', '"$"'],
+    ['a backquote, which sh runs', '/srv/`id`/data', '"`"'],
+    ['a backslash', '/srv/data\\', String.raw`"\\"`],
+    ['a line break', '/srv/a\nb', String.raw`"\n"`],
+    ['of a copy: a comma', '/srv/a,b', 'a comma'],
+    [
+      'of a copy: a name too long for a socket',
+      `/srv/${'é'.repeat(45)}`,
+      'would have 117 bytes, 107 are possible',
+    ],
+  ])('%s', (_, dataDir, why) => {
+    expect(() => assertStartable(dataDir, dataDir)).toThrowError(
+      expect.objectContaining({ code: 'plan-impossible', message: expect.stringContaining(why) }),
+    )
+  })
+
+  test.each(["/srv/it's here (1) & there; #%~*?[é]/data", `/srv/${'x'.repeat(80)}`])(
+    '%s: is none',
+    (dataDir) => {
+      expect(() => assertStartable(dataDir, dataDir)).not.toThrow()
+    },
+  )
+
+  test('of the cluster itself, whose socket is elsewhere: a comma and a long name are none', () => {
+    expect(() => assertStartable(`/srv/a,b/${'x'.repeat(200)}`, undefined)).not.toThrow()
+  })
+
+  test('beside the living source: refused with --plan, too', async () => {
+    const { code, stderr } = await source.restore('cluster', '--plan', '--to', join(source.server.dir, 'a$b'))
+    expect({ code, stderr }).toEqual({
+      code: 42,
+      stderr: expect.stringContaining('pg_ctl cannot cope with "$"'),
+    })
+  })
+})
 
 describe('restore of a cluster with tablespaces', () => {
   test('beside the living source without a place of its own for one: refused', async () => {
