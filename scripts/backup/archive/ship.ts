@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { Fail } from '../../core/fail.ts'
 import { isMissing } from '../../core/file.ts'
-import { checkSegmentFile, type SegmentExpected } from '../wal/header.ts'
+import { checkSegmentFile, isWritten, type SegmentExpected } from '../wal/header.ts'
 import { formatLsn, parseLsn, segmentPlace, segmentStart } from '../wal/segment.ts'
 import type { WalGap, WalPosition, WalStore } from '../wal/wal-store.ts'
 import type { Samples } from './samples.ts'
@@ -235,7 +235,21 @@ export class Shipper {
   async #shipTail(name: string): Promise<void> {
     const lsn = this.#reached?.lsn
     if (this.#tail?.name === name && this.#tail.lsn === lsn) return
+    // A new spool may have less of it than an older one had brought into the store.
+    if (!(await this.#goesOn(name))) return
     if (await this.#putPartial(name)) this.#tail = { name, lsn }
+  }
+
+  /** Whether the spool has of a segment what the store was said to have. */
+  async #goesOn(name: string): Promise<boolean> {
+    const { spool, expected } = this.#options
+    const { timeline, number } = segmentPlace(name, expected.segmentSize)
+    const reached = this.#reached
+    if (reached === undefined || reached.timeline < timeline) return true
+    if (reached.timeline > timeline) return false
+    const start = number * BigInt(expected.segmentSize)
+    if (reached.lsn >= start + BigInt(expected.segmentSize)) return false
+    return reached.lsn <= start || (await isWritten(spool.partialPath(name), start, reached.lsn))
   }
 
   /** @returns whether it was still there: it may have become whole meanwhile */

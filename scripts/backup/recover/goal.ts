@@ -1,5 +1,5 @@
 import { Fail } from '../../core/fail.ts'
-import { formatLsn, parseLsn } from '../wal/segment.ts'
+import { formatLsn, parseLsn, segmentStart } from '../wal/segment.ts'
 import type { WalPosition } from '../wal/wal-store.ts'
 import type { PhysicalFound } from './choose.ts'
 import type { WalEnd } from './scan.ts'
@@ -30,6 +30,8 @@ export interface WalKnown {
   readonly position: WalPosition | undefined
   /** Reads segments that follow each other. */
   readonly scan: (names: readonly string[]) => Promise<WalEnd | undefined>
+  /** Bytes that are stored of a segment that was read, when that is a beginning only. */
+  readonly begunSize: (name: string) => number | undefined
   readonly now: Date
 }
 
@@ -58,11 +60,17 @@ export async function routeTo(target: Target, known: WalKnown): Promise<Route> {
   }
 }
 
-/** To the last complete record, which a server reaches by its start and never by its end. */
 async function toNewest(known: WalKnown): Promise<Route> {
   const { segments, missing } = known.range
   if (missing !== undefined) throw missingWal(missing, known.position?.lsn)
   const end = segments.length === 0 ? undefined : await newestEnd(known)
+  assertNothingLost(known, end)
+  return toEnd(known, end)
+}
+
+/** To the last complete record, which a server reaches by its start and never by its end. */
+function toEnd(known: WalKnown, end: WalEnd | undefined): Route {
+  const { segments } = known.range
   const stop = parseLsn(known.found.manifest.physical.stopLsn)!
   // Nothing was stored after the backup, or not yet: it stands for itself.
   if (end === undefined || end.lastRecord < stop) {
@@ -70,6 +78,34 @@ async function toNewest(known: WalKnown): Promise<Route> {
     return { goal: { kind: 'immediate' }, segments: [], warnings: [warning] }
   }
   return { goal: { kind: 'lsn', lsn: end.lastRecord }, segments, warnings: [] }
+}
+
+/**
+ * A beginning of a segment that was put in place of a longer one leaves no hole in a list: only what the
+ * archive service said shows that there was more once.
+ */
+function assertNothingLost(known: WalKnown, end: WalEnd | undefined): void {
+  const { position, range, found, begunSize } = known
+  const { stopLsn, walSegmentSize } = found.manifest.physical
+  const wanted = position === undefined ? 0n : parseLsn(position.lsn)!
+  const stop = parseLsn(stopLsn)!
+  const there = end === undefined || end.end < stop ? stop : end.end
+  if (wanted <= there) return
+  const newest = range.segments.at(-1)
+  if (newest !== undefined) {
+    const size = begunSize(newest)
+    // A whole one is proven by its hash, and a long record may end after what was flushed of it.
+    if (size === undefined) return
+    const isShort = segmentStart(newest, walSegmentSize) + BigInt(size) < wanted
+    if (!isShort && end?.isFollowed !== false) return
+  }
+  const accept =
+    end === undefined || end.lastRecord < stop ? '--immediate' : `--lsn ${formatLsn(end.lastRecord)}`
+  throw new Fail(
+    'wal-missing',
+    `the newest WAL in the store ends at LSN ${formatLsn(there)}, although the archive was at LSN ${position!.lsn}: what it had after that is lost`,
+    { hint: `To restore what is there all the same: ${accept}` },
+  )
 }
 
 async function toLsn(lsn: bigint, known: WalKnown): Promise<Route> {
@@ -83,7 +119,7 @@ async function toLsn(lsn: bigint, known: WalKnown): Promise<Route> {
     return { goal: { kind: 'lsn', lsn }, segments: needed, warnings: [] }
   }
   if (missing !== undefined) throw missingWal(missing, undefined)
-  if (end !== undefined && lsn <= end.end) return toNewest(known)
+  if (end !== undefined && lsn <= end.end) return toEnd(known, end)
   throw new Fail(
     'wal-missing',
     `LSN ${formatLsn(lsn)} is beyond the newest WAL in the store, which ends at ${end ? formatLsn(end.end) : known.found.manifest.physical.stopLsn}`,

@@ -99,7 +99,7 @@ export async function planRecovery(
   }
   const route: Route = isBlocked
     ? { goal: { kind: 'immediate' }, segments: range.segments, warnings: [] }
-    : await routeTo(request.target, { found: chosen, range, position, scan: scanner.scan, now: new Date() })
+    : await routeTo(request.target, { found: chosen, range, position, ...scanner, now: new Date() })
   const moves = tablespaceMoves(chosen, request, place.kind)
   return {
     request,
@@ -171,6 +171,7 @@ async function lookAt(wal: WalStore, { timeline }: RecoverRequest): Promise<Seen
 
 interface Scanner extends AsyncDisposable {
   readonly scan: (names: readonly string[], from?: bigint) => ReturnType<typeof scanWal>
+  readonly begunSize: (name: string) => number | undefined
 }
 
 async function openScanner(
@@ -180,16 +181,18 @@ async function openScanner(
 ): Promise<Scanner> {
   const folder = await mkdtemp(join(tmpdir(), 'howdah-wal-'))
   const { walSegmentSize: segmentSize } = found.manifest.physical
-  const fetched = new Set<string>()
+  const fetched = new Map<string, number | undefined>()
+  const fetch = async (name: string) => {
+    let size = 0
+    const found = await fetchWalFile(wal!, name, { folder, segmentSize, onSize: (bytes) => (size = bytes) })
+    fetched.set(name, found === 'partial' ? size : undefined)
+  }
   return {
     scan: async (names, from) => {
-      for (const name of names) {
-        if (fetched.has(name)) continue
-        await fetchWalFile(wal!, name, { folder, segmentSize })
-        fetched.add(name)
-      }
-      return scanWal(bindir, folder, { first: names[0]!, last: names.at(-1)!, from })
+      for (const name of names) if (!fetched.has(name)) await fetch(name)
+      return scanWal(bindir, folder, { first: names[0]!, last: names.at(-1)!, from, segmentSize })
     },
+    begunSize: (name) => fetched.get(name),
     [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
   }
 }

@@ -1,9 +1,11 @@
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Readable } from 'node:stream'
 import { output } from '../../core/exec.ts'
 import { Fail } from '../../core/fail.ts'
-import { parseLsn } from '../wal/segment.ts'
+import { isMissing } from '../../core/file.ts'
+import { parseLsn, segmentAt, segmentPlace } from '../wal/segment.ts'
 
 /** What the WAL of one file, or of a few that follow each other, ends with. */
 export interface WalEnd {
@@ -15,29 +17,45 @@ export interface WalEnd {
   readonly firstCommit: string | undefined
   /** When the last transaction in it ended, ISO, UTC, to the microsecond; undefined when none does. */
   readonly lastCommit: string | undefined
+  /**
+   * Whether something follows it: a record of which only the beginning was flushed, or what a switch of
+   * segments has left empty. Where nothing does, nothing was written.
+   */
+  readonly isFollowed: boolean
+}
+
+/** Segments in a folder. */
+export interface WalPieces {
+  readonly first: string
+  readonly last: string
+  /** Records before it are left out. */
+  readonly from?: bigint | undefined
+  /** Bytes. */
+  readonly segmentSize: number
 }
 
 // `rmgr: Transaction len (rec/tot): 34/34, tx: 725, lsn: 0/0153E8A8, prev 0/0153E878, desc: COMMIT 2026-11-22 10:00:00.123456 UTC`
 const RECORD = /^rmgr: (\S+)\s+len \(rec\/tot\):\s*\d+\/\s*(\d+), .*?\blsn: ([0-9A-F]{1,8}\/[0-9A-F]{8}), /
+const SWITCH = /^rmgr: XLOG\s.*\bdesc: SWITCH\b/
 const COMMIT =
   /\bdesc: (?:COMMIT|ABORT)(?:_PREPARED)? (?:\d+: )?.*?(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?) UTC/
 
 /**
  * Reads the records of segments that are in a folder, with pg_waldump.
- * @param segments the oldest one first; records before `from` are left out
  * @returns undefined when no record is complete in them
  * @throws {Fail} `not-permitted` without pg_waldump
  */
 export async function scanWal(
   bindir: string,
   folder: string,
-  segments: { readonly first: string; readonly last: string; readonly from?: bigint | undefined },
+  segments: WalPieces,
 ): Promise<WalEnd | undefined> {
   let lastRecord: bigint | undefined
   let length = 0
   let firstCommit: string | undefined
   let lastCommit: string | undefined
-  const { first, last, from = 0n } = segments
+  let isSwitch = false
+  const { first, last, from = 0n, segmentSize } = segments
   const program = join(bindir, 'pg_waldump')
   const text = output([program, '--path', folder, first, last], {
     env: { TZ: 'UTC', LC_ALL: 'C' },
@@ -49,6 +67,7 @@ export async function scanWal(
       if (position === undefined || position < from) continue
       lastRecord = position
       length = Number(total)
+      isSwitch = SWITCH.test(line)
       if (manager !== 'Transaction') continue
       const [, day, time] = COMMIT.exec(line) ?? []
       if (day === undefined) continue
@@ -59,7 +78,9 @@ export async function scanWal(
     if (!isEndOfWal(error)) throw error
   }
   if (lastRecord === undefined) return undefined
-  return { lastRecord, end: endOf(lastRecord, length), firstCommit, lastCommit }
+  const end = endOf(lastRecord, length, segmentSize)
+  const isFollowed = isSwitch || (await isBegun(folder, end, segments))
+  return { lastRecord, end, firstCommit, lastCommit, isFollowed }
 }
 
 /**
@@ -76,16 +97,46 @@ function isEndOfWal(error: unknown): boolean {
 }
 
 const PAGE = 8192
-/** SizeOfXLogShortPHD, on each page that the record goes on to. */
-const PAGE_HEADER = 24
+
+/**
+ * SizeOfXLogShortPHD, on each page that a record goes on to; SizeOfXLogLongPHD on the first one of a
+ * segment (src/include/access/xlog_internal.h). Pure.
+ */
+function pageHeader(page: bigint, segmentSize: number): number {
+  return page % BigInt(segmentSize) === 0n ? 40 : 24
+}
 
 /** Where a record ends: its bytes, the headers of the pages that it crosses, aligned to 8 bytes. Pure. */
-function endOf(start: bigint, length: number): bigint {
-  let room = PAGE - Number(start % BigInt(PAGE))
+function endOf(start: bigint, length: number, segmentSize: number): bigint {
+  let page = start - (start % BigInt(PAGE))
+  let room = PAGE - Number(start - page)
   let size = length
   for (let rest = length - room; rest > 0; rest -= room) {
-    size += PAGE_HEADER
-    room = PAGE - PAGE_HEADER
+    page += BigInt(PAGE)
+    const header = pageHeader(page, segmentSize)
+    size += header
+    room = PAGE - header
   }
   return ((start + BigInt(size) + 7n) / 8n) * 8n
+}
+
+/** Whether a record begins at a position, as far as can be told: its length, which it begins with, is not zero. */
+async function isBegun(
+  folder: string,
+  end: bigint,
+  { last, segmentSize }: Pick<WalPieces, 'last' | 'segmentSize'>,
+): Promise<boolean> {
+  const start = end % BigInt(PAGE) === 0n ? end + BigInt(pageHeader(end, segmentSize)) : end
+  const { timeline } = segmentPlace(last, segmentSize)
+  const file = await open(join(folder, segmentAt(timeline, start, segmentSize))).catch((error: unknown) => {
+    if (isMissing(error)) return undefined // it is of another timeline, or nobody asked for it
+    throw error
+  })
+  if (file === undefined) return true
+  try {
+    const { buffer } = await file.read(Buffer.alloc(4), 0, 4, Number(start % BigInt(segmentSize)))
+    return buffer.readUInt32LE() !== 0
+  } finally {
+    await file.close()
+  }
 }

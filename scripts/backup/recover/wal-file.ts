@@ -17,6 +17,8 @@ export interface WalFolder {
   readonly segmentSize: number
   /** Left out: this process's user. */
   readonly owner?: WalFileOwner | undefined
+  /** Told how many bytes were stored of what is there now. */
+  readonly onSize?: ((size: number) => void) | undefined
 }
 
 /**
@@ -51,7 +53,7 @@ async function lookFor(wal: WalStore, name: string): Promise<'whole' | 'partial'
 }
 
 async function writeWalFile(name: string, bytes: AsyncIterable<Buffer>, into: WalFolder): Promise<void> {
-  const { folder, segmentSize, owner } = into
+  const { folder, segmentSize, owner, onSize } = into
   const temporary = join(folder, `.${name}.tmp`)
   const file = await open(temporary, 'w', 0o600)
   try {
@@ -68,6 +70,7 @@ async function writeWalFile(name: string, bytes: AsyncIterable<Buffer>, into: Wa
     }
     await file.close()
     await rename(temporary, join(folder, name)) // commit point: it can be read
+    onSize?.(size)
   } catch (error) {
     await file.close().catch(() => {})
     await rm(temporary, { force: true })

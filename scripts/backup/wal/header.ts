@@ -1,5 +1,6 @@
 import { open } from 'node:fs/promises'
 import { Fail } from '../../core/fail.ts'
+import { isMissing } from '../../core/file.ts'
 import { formatLsn, segmentPlace, segmentStart } from './segment.ts'
 
 /** What the first page of a segment says of it. */
@@ -98,6 +99,49 @@ export async function checkSegmentFile(name: string, path: string, expected: Seg
   } finally {
     await file.close()
   }
+}
+
+const PAGE = 8192
+
+/**
+ * Whether a file that has room for a whole segment was written up to a position: the page before it is
+ * there, and its records go on to it. What is not written yet is zero, or of another segment.
+ * @param start of the segment
+ * @param end inside of it
+ * @returns false too when there is no such file
+ */
+export async function isWritten(path: string, start: bigint, end: bigint): Promise<boolean> {
+  const offset = Number(end - 1n - start)
+  const first = offset - (offset % PAGE)
+  const page = Buffer.alloc(PAGE)
+  const file = await open(path, 'r').catch((error: unknown) => {
+    if (isMissing(error)) return undefined
+    throw error
+  })
+  if (file === undefined) return false
+  try {
+    await file.read(page, 0, PAGE, first)
+  } finally {
+    await file.close()
+  }
+  return isPageWritten(page, start + BigInt(first), Number(end - start) - first)
+}
+
+/** The same of one page. Pure. */
+function isPageWritten(page: Buffer, address: bigint, end: number): boolean {
+  if (page.readBigUInt64LE(8) !== address) return false // xlp_pageaddr
+  const header = (page.readUInt16LE(2) & LONG) === 0 ? 24 : HEADER_SIZE
+  // xlp_rem_len, of a record that began on a page before; then each begins with xl_tot_len.
+  for (let at = header + aligned(page.readUInt32LE(16)); at < end && at + 4 <= PAGE;) {
+    const length = page.readUInt32LE(at)
+    if (length === 0) return false
+    at += aligned(length)
+  }
+  return true
+}
+
+function aligned(length: number): number {
+  return Math.ceil(length / 8) * 8
 }
 
 function differs(name: string, how: string): Fail {

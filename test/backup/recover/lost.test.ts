@@ -1,8 +1,14 @@
-import { mkdir, readdir, rename, rm } from 'node:fs/promises'
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { run } from '../../../scripts/core/exec.ts'
-import { openCopy, ownFolder, type RecoverSource, recoverSource } from '../../support/recover.ts'
+import {
+  openCopy,
+  ownFolder,
+  type RecoverSource,
+  recoverSource,
+  SEGMENT_SIZE,
+} from '../../support/recover.ts'
 
 let source: RecoverSource
 let space: string
@@ -91,6 +97,32 @@ describe('restore of a cluster from a store that lost WAL at its end', () => {
         stderr: expect.stringContaining(`no WAL segment ${partials[0]}`),
       })
     })
+  })
+
+  test('the end of the segment that was being written, by a shorter beginning in its place: both positions are told, and how to take what is there', async () => {
+    const [name] = (await source.wal.list()).partials
+    const early = Buffer.concat(await Array.fromAsync(source.wal.getPartial(name!)))
+    await query('insert into t select generate_series(1, 10)')
+    const lsn = await source.ship()
+    const late = Buffer.concat(await Array.fromAsync(source.wal.getPartial(name!)))
+    const path = join(source.server.dir, 'beginning')
+    await writeFile(path, Buffer.concat([early, Buffer.alloc(SEGMENT_SIZE - early.length)]))
+    // As it was cut, and with room for the rest, as a server that is gone leaves it.
+    for (const bytes of [early.length - 8, early.length, SEGMENT_SIZE]) {
+      await source.wal.putPartial(name!, path, bytes)
+      const { code, stderr } = await plan()
+      expect({ code, stderr }).toEqual({
+        code: 59,
+        stderr: expect.stringMatching(
+          new RegExp(`ends at LSN 0/[0-9A-F]+, although the archive was at LSN ${lsn}: .*lost`),
+        ),
+      })
+      const [, accept] = /all the same: (--lsn 0\/[0-9A-F]+)/.exec(stderr) ?? []
+      expect(await plan(...accept!.split(' '))).toMatchObject({ code: 0 })
+    }
+    await writeFile(path, late)
+    await source.wal.putPartial(name!, path)
+    expect(await plan()).toMatchObject({ code: 0 })
   })
 
   test('all of it: the same, and the backup alone only when that is asked for', async () => {

@@ -30,7 +30,8 @@ afterAll(async () => {
   await source[Symbol.asyncDispose]()
 })
 
-const scan = (bindir: string, from?: bigint) => scanWal(bindir, folder, { first: newest, last: newest, from })
+const scan = (bindir: string, from?: bigint) =>
+  scanWal(bindir, folder, { first: newest, last: newest, from, segmentSize: SEGMENT_SIZE })
 
 /** A folder of programs with a pg_waldump of our own. */
 async function programs(script: string): Promise<string> {
@@ -57,7 +58,11 @@ describe('scanWal', () => {
   test('two segments: the first transaction is of the first one, the last of the last', async () => {
     const [first] = (await readdir(folder)).toSorted()
     const { bindir } = source.server.cluster
-    const both = await scanWal(bindir, folder, { first: first!, last: newest })
+    const both = await scanWal(bindir, folder, {
+      first: first!,
+      last: newest,
+      segmentSize: SEGMENT_SIZE,
+    })
     const last = await scan(bindir)
     expect({ end: both!.end, lastCommit: both!.lastCommit }).toEqual({
       end: last!.end,
