@@ -502,6 +502,7 @@ describe('list and show', () => {
 
   test('list of nothing: says so', async () => {
     const host = await backupHost(server)
+    await mkdir(host.store)
     expect(await host.backup('list')).toMatchObject({ code: 0, stdout: 'no backups\n' })
     expect(await host.backup('show')).toMatchObject({
       code: 53,

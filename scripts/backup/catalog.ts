@@ -4,6 +4,7 @@ import { nearest } from '../core/nearest.ts'
 import type { Host } from '../host/schema.ts'
 import { openStore } from '../store/open.ts'
 import type { Store } from '../store/store.ts'
+import { assertNotLost } from './known.ts'
 import { isLabel } from './label.ts'
 import { type Layout, layoutOf } from './layout.ts'
 import { type Manifest, parseManifest } from './manifest.ts'
@@ -30,10 +31,13 @@ export interface Choice {
   readonly database?: string | undefined
 }
 
-/** Every backup of a host's cluster in all of its stores, oldest first. */
+/**
+ * Every backup of a host's cluster in all of its stores, oldest first.
+ * @throws {Fail} `store-missing` for a store that has lost all of it, and what a store throws
+ */
 export async function readCatalogs(host: Host): Promise<CatalogEntry[]> {
   const layout = layoutOf(host)
-  const catalogs = Object.keys(host.store).map((name) => readCatalog(openStore(host, name), layout))
+  const catalogs = Object.keys(host.store).map((name) => catalogOf(host, name, layout))
   return inOrder(await Promise.all(catalogs))
 }
 
@@ -44,12 +48,19 @@ export async function readCatalogs(host: Host): Promise<CatalogEntry[]> {
  */
 export async function findBackup(host: Host, choice: Choice): Promise<Found> {
   const layout = layoutOf(host)
-  const catalogs = Object.keys(host.store).map((name) => readCatalog(openStore(host, name), layout))
+  const catalogs = Object.keys(host.store).map((name) => catalogOf(host, name, layout))
   const read = await Promise.allSettled(catalogs)
   const entries = inOrder(read.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : [])))
   const failure = read.find((result) => result.status === 'rejected')
   if (failure && !entries.some(({ label }) => label === choice.label)) throw failure.reason
   return chooseBackup(entries, choice)
+}
+
+async function catalogOf(host: Host, name: string, layout: Layout): Promise<CatalogEntry[]> {
+  const store = openStore(host, name)
+  const entries = await readCatalog(store, layout)
+  if (entries.length === 0) await assertNotLost({ stateDir: host.host.state_dir, store, layout })
+  return entries
 }
 
 function inOrder(catalogs: readonly (readonly CatalogEntry[])[]): CatalogEntry[] {

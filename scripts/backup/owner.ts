@@ -6,6 +6,7 @@ import { z } from 'zod'
 import { Fail } from '../core/fail.ts'
 import { type Access, makeFolder, readTextIfAny, writeFileAtomic } from '../core/file.ts'
 import type { Store } from '../store/store.ts'
+import { assertNotLost, rememberStore } from './known.ts'
 import type { Layout } from './layout.ts'
 
 const FORMAT = 1
@@ -39,16 +40,26 @@ export interface Claim {
   readonly systemIdentifier: string
   readonly timeline: number
   readonly hostId: string
+  /** The state folder of this host, and who may look into it. */
+  readonly state: { readonly folder: string; readonly access: Access }
   /** `--take-over`: the name of the machine that owned it so far. */
   readonly takeOver: string | undefined
 }
 
 /**
  * Makes sure that this part of the store is for this cluster on this host, so that a clone or a
- * second cluster of the same name never mixes its backups with others.
- * @throws {Fail} `cluster-mismatch`
+ * second cluster of the same name never mixes its backups with others; and that it is not the empty place
+ * of a store that this host has used before.
+ * @throws {Fail} `cluster-mismatch`, `store-missing`
  */
 export async function claimOwnership(store: Store, layout: Layout, claim: Claim): Promise<void> {
+  const known = { stateDir: claim.state.folder, store, layout }
+  await assertNotLost(known)
+  await own(store, layout, claim)
+  await rememberStore(known, claim.state.access)
+}
+
+async function own(store: Store, layout: Layout, claim: Claim): Promise<void> {
   const wanted: Owner = {
     format: FORMAT,
     systemIdentifier: claim.systemIdentifier,

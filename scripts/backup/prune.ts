@@ -114,7 +114,7 @@ async function openSite(scope: PruneScope, cluster: Cluster): Promise<Site> {
     systemIdentifier: await systemIdentifier(cluster),
     hostId: await hostId(host.host.state_dir, stateAccess(osUser)),
     osUser,
-    stores: new Map(names.map((name) => [name, openStore(host, name, owner)])),
+    stores: new Map(names.map((name) => [name, openStore(host, name, { owner })])),
     selected: new Set(scope.job === undefined ? names : storesOf(host, scope.job)),
   }
 }

@@ -33,6 +33,7 @@ import { catalogLabels } from './catalog.ts'
 import { dumpInto } from './dump.ts'
 import { configurationFiles } from './etc.ts'
 import { type BackupKind, makeLabel } from './label.ts'
+import { assertNotLost } from './known.ts'
 import { type Layout, layoutOf } from './layout.ts'
 import { type Manifest, type ManifestFile, renderManifest } from './manifest.ts'
 import { beginMarker } from './marker.ts'
@@ -80,8 +81,9 @@ export async function planTake(scope: TakeScope): Promise<TakePlan> {
   const { host } = scope.loaded
   const spec = jobOf(scope)
   const cluster = await requireCluster(host)
-  const store = openStore(host, spec.store)
+  const store = openStore(host, spec.store, { canBeNew: true })
   const layout = layoutOf(host)
+  await assertNotLost({ stateDir: host.host.state_dir, store, layout })
   const seen = await look(scope, { spec, cluster, store, layout })
   const { survey, physical } = seen
   const findings = [...seen.findings]
@@ -124,7 +126,8 @@ export async function take(scope: TakeScope): Promise<Manifest> {
   const cluster = await requireCluster(host)
   await assertIdentity(cluster)
   await using _lock = await holdResource(host, cluster, `store:${spec.store}`)
-  const store = openStore(host, spec.store, cluster.osUser === '' ? undefined : userId(cluster.osUser))
+  const owner = cluster.osUser === '' ? undefined : userId(cluster.osUser)
+  const store = openStore(host, spec.store, { owner, canBeNew: true })
   const layout = layoutOf(host)
   const place = { spec, cluster, store, layout }
   const seen = await look(scope, place)
@@ -134,6 +137,7 @@ export async function take(scope: TakeScope): Promise<Manifest> {
     systemIdentifier: survey.systemIdentifier,
     timeline: survey.timeline,
     hostId: await hostId(host.host.state_dir, accessOf(cluster)),
+    state: { folder: host.host.state_dir, access: accessOf(cluster) },
     takeOver: scope.takeOver,
   })
   await using identity = spec.kind === 'incr' ? await hostIdentity(host, undefined) : undefined

@@ -7,7 +7,8 @@ import { takeLock } from '../core/lock.ts'
 import type { Host } from '../host/schema.ts'
 import { openStore } from '../store/open.ts'
 import type { Store } from '../store/store.ts'
-import { layoutOf } from './layout.ts'
+import { assertNotLost } from './known.ts'
+import { type Layout, layoutOf } from './layout.ts'
 import { type Manifest, totalsOf } from './manifest.ts'
 import { type Owner, readOwner } from './owner.ts'
 import { walNeeders } from './prune-plan.ts'
@@ -79,7 +80,7 @@ export interface Verified {
 export async function verify(scope: VerifyScope): Promise<Verified> {
   const layout = layoutOf(scope.host)
   const names = Object.keys(scope.host.store)
-  const shelves = await Promise.all(names.map((name) => readShelf(name, openStore(scope.host, name), layout)))
+  const shelves = await Promise.all(names.map((name) => shelfOf(scope.host, name, layout)))
   const chosen = choose(shelves, scope)
   const encrypted = chosen.some((each) => each.manifest?.encrypted)
   assertIdentityFor(scope, encrypted)
@@ -111,6 +112,13 @@ export async function verify(scope: VerifyScope): Promise<Verified> {
       .filter((backup) => isRestorable(backup.label, chosen, backups))
       .map(({ label }) => label),
   }
+}
+
+async function shelfOf(host: Host, name: string, layout: Layout): Promise<Shelf> {
+  const shelf = await readShelf(name, openStore(host, name), layout)
+  if (shelf.catalog.length === 0)
+    await assertNotLost({ stateDir: host.host.state_dir, store: shelf.store, layout })
+  return shelf
 }
 
 async function has(store: Store, key: string): Promise<boolean> {

@@ -2,16 +2,22 @@ import { Fail } from '../core/fail.ts'
 import { didYouMean } from '../core/nearest.ts'
 import type { Host, StoreSpec } from '../host/schema.ts'
 import { dirStore, type Owner } from './dir.ts'
+import { guardRoot, type RootOptions } from './root.ts'
 import { s3Store } from './s3.ts'
 import type { Store } from './store.ts'
 import { parseStoreUrl } from './url.ts'
 
+/** How a store is opened. */
+export interface OpenOptions extends RootOptions {
+  /** Who a new folder is made for when this process is root. */
+  readonly owner?: Owner | undefined
+}
+
 /**
  * The store that a host file names.
- * @param owner who a new folder is made for when this process is root
  * @throws {Fail} `usage` when the host file has no store of that name
  */
-export function openStore(host: Host, name: string, owner?: Owner): Store {
+export function openStore(host: Host, name: string, options: OpenOptions = {}): Store {
   const spec = Object.hasOwn(host.store, name) ? host.store[name] : undefined
   if (spec === undefined) {
     const names = Object.keys(host.store)
@@ -19,7 +25,7 @@ export function openStore(host: Host, name: string, owner?: Owner): Store {
       hint: names.length === 0 ? 'Add one: [store.NAME] type = "dir"' : `There is: ${names.join(', ')}`,
     })
   }
-  return openSpec(spec, owner)
+  return openSpec(spec, options)
 }
 
 /**
@@ -28,13 +34,13 @@ export function openStore(host: Host, name: string, owner?: Owner): Store {
  * @throws {Fail} `usage`
  */
 export function openStoreUrl(url: string): Store {
-  return openSpec(parseStoreUrl(url))
+  return openSpec(parseStoreUrl(url), {})
 }
 
-function openSpec(spec: StoreSpec, owner?: Owner): Store {
+function openSpec(spec: StoreSpec, options: OpenOptions): Store {
   switch (spec.type) {
     case 'dir':
-      return dirStore(spec.path, owner)
+      return guardRoot(dirStore(spec.path, options.owner), spec.path, options)
     case 's3':
       return s3Store(spec)
   }

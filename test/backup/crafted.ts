@@ -72,6 +72,7 @@ ${toml}`.replace('/state"', `/state${number}"`)
     systemIdentifier: identifier,
     timeline: 1,
     hostId: await hostId(host.host.state_dir, { mode: 0o755 }),
+    state: { folder: host.host.state_dir, access: { mode: 0o755 } },
     takeOver: undefined,
   })
   const folder = join(dir, 'store', layout.cluster)

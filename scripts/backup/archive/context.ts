@@ -50,7 +50,8 @@ export function assertMajor(major: number): void {
 /** The places of a host and one system identifier. */
 export function placesOf(host: Host, cluster: Cluster, systemIdentifier: string): ArchivePlaces {
   const spec = archiveOf(host)
-  const store = openStore(host, spec.store, cluster.osUser === '' ? undefined : userId(cluster.osUser))
+  const owner = cluster.osUser === '' ? undefined : userId(cluster.osUser)
+  const store = openStore(host, spec.store, { owner, canBeNew: true })
   const layout = layoutOf(host)
   const prefix = layout.wal(systemIdentifier)
   const access = stateAccess(cluster.osUser === '' ? undefined : cluster.osUser)

@@ -231,6 +231,7 @@ class Service {
       systemIdentifier: facts.systemIdentifier,
       timeline,
       hostId: await hostId(host.host.state_dir, places.access),
+      state: { folder: host.host.state_dir, access: places.access },
       takeOver: this.#scope.takeOver,
     })
     return { position: await places.wal.readPosition(), newest: await this.#newestStored() }

@@ -23,7 +23,7 @@ export interface ArchiveScope {
 /** The WAL of a cluster as the archive of its host stores it. There must be an [archive]. */
 export function archiveOf({ host, survey, layout }: ArchiveScope): WalStore {
   return openWalStore({
-    store: openStore(host, host.archive!.store),
+    store: openStore(host, host.archive!.store, { canBeNew: true }),
     prefix: layout.wal(survey.systemIdentifier),
     level: host.archive!.compression_level,
     recipients: host.encryption?.recipients,

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { unmountedAbove } from '../../../scripts/backup/recover/mounts.ts'
+import { pointsOf, pointsOfUnit, unmountedAbove } from '../../scripts/core/mounts.ts'
 
 const FSTAB = String.raw`# /srv/comment is no line
 UUID=1234 / ext4 errors=remount-ro 0 1
@@ -27,6 +27,18 @@ describe('unmountedAbove', () => {
     ['a path in a line that is a comment', '/srv/comment/x', ROOT, undefined],
     ['nothing known of what is mounted', '/srv/pg', '', undefined],
   ])('%s', (_, path, mounts, expected) => {
-    expect(unmountedAbove(path, FSTAB, mounts)).toBe(expected)
+    expect(unmountedAbove(path, pointsOf(FSTAB), mounts)).toBe(expected)
+  })
+})
+
+describe('pointsOfUnit', () => {
+  test.each([
+    ['a unit', '[Mount]\nWhat=/dev/sdb1\nWhere=/srv/pg\n', ['/srv/pg']],
+    ['spaces, and a slash at the end', '[Mount]\n Where = /srv/with space/ \n', ['/srv/with space']],
+    ['a comment', '[Mount]\n#Where=/srv/pg\n', []],
+    ['a specifier, which nobody here resolves', '[Mount]\nWhere=%h/pg\n', []],
+    ['a unit that is masked', '', []],
+  ])('%s', (_, text, expected) => {
+    expect(pointsOfUnit(text)).toEqual(expected)
   })
 })
