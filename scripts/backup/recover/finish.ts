@@ -5,10 +5,11 @@ import { openPrivate, privateSocketDir } from '../../cluster/private.ts'
 import type { Cluster } from '../../cluster/cluster.ts'
 import { run } from '../../core/exec.ts'
 import { Fail } from '../../core/fail.ts'
-import { exists, makeFolder } from '../../core/file.ts'
+import { exists, makeFolder, readText } from '../../core/file.ts'
 import { renderConf } from '../../host/conf.ts'
 import type { Host, Postgres } from '../../host/schema.ts'
 import { unpack } from '../../store/pipeline.ts'
+import { copySettings, copySettingsHere, withoutOtherPlace } from './copy-settings.ts'
 import { releaseSettings, writeFor } from './fetch.ts'
 import type { RecoverPlan } from './plan.ts'
 import { copySocketDir } from './place.ts'
@@ -26,13 +27,14 @@ export async function handOver(
   identity: string | undefined,
 ): Promise<void> {
   const { place } = plan
-  const more = place.kind === 'copy' ? copySettings(host, plan) : {}
+  const more = place.kind === 'copy' ? copySettings(place.dataDir, copySpec(host, plan).port) : {}
   await releaseSettings(work, (text) => ownSettings(text, more), place.owner)
   await rm(join(work.data, 'tablespace_map.old'), { force: true }) // it names places that are gone
   if (place.configDir === undefined) await ensureConf(plan, work)
   else await restoreConfig(plan, place.configDir, identity)
   // Before anything is in its place: whoever starts it after a crash needs the folder, too.
   if (place.kind === 'own') await makeSocketDir(host, plan)
+  else await adaptCopy(plan, work, more)
   await run(['sync', '--file-system', work.data], { timeoutSeconds: 3600 })
 }
 
@@ -52,6 +54,14 @@ export async function startRestored(host: Host, plan: RecoverPlan): Promise<Clus
   const cluster = await restoredCluster(host, plan)
   await cluster.start()
   return cluster
+}
+
+/** What else a copy must not do shows in its own files, which are there by now. */
+async function adaptCopy(plan: RecoverPlan, work: Work, more: Record<string, string>): Promise<void> {
+  const { place, chain } = plan
+  const { blockSize } = chain.at(-1)!.manifest.physical
+  const here = await copySettingsHere(work.data, blockSize, place)
+  await releaseSettings(work, (text) => ownSettings(text, { ...more, ...here }), place.owner)
 }
 
 /** One that is there stays as it is: it may serve others. */
@@ -74,20 +84,6 @@ export function copySpec(host: Host, plan: RecoverPlan): Postgres {
   }
 }
 
-/** A copy must not write into the archive of the cluster that it comes from, nor answer its clients. */
-function copySettings(host: Host, plan: RecoverPlan): Record<string, string> {
-  return {
-    port: String(plan.request.port ?? host.postgres.port),
-    unix_socket_directories: copySocketDir(plan.place.dataDir),
-    listen_addresses: '',
-    archive_mode: 'off',
-    // Its jobs, and the file that tells others where it is, are those of the other cluster.
-    'cron.launch_active_jobs': 'off',
-    external_pid_file: '',
-    max_logical_replication_workers: '0',
-  }
-}
-
 // Debian keeps them outside of the data directory: without one no server starts.
 async function ensureConf(plan: RecoverPlan, work: Work): Promise<void> {
   const { owner } = plan.place
@@ -101,6 +97,10 @@ async function ensureConf(plan: RecoverPlan, work: Work): Promise<void> {
   await write('postgresql.conf', renderConf('made by a restore: etc/ of the backup has what was set', lines))
   await write('pg_hba.conf', 'local all all peer\n')
   await write('pg_ident.conf', '')
+  const path = join(work.data, 'postgresql.conf')
+  const text = await readText(path)
+  const own = withoutOtherPlace(text, plan.place.dataDir)
+  if (own !== text) await writeFor(path, own, owner)
 }
 
 /** Debian's folder of a cluster's configuration, where it is missing. */

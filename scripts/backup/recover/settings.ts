@@ -63,7 +63,7 @@ export function isolatedConf(options: IsolatedSettings): string {
     autovacuum: 'off',
     shared_preload_libraries: '',
     max_logical_replication_workers: '0',
-    shared_buffers: `${sharedBuffers()}MB`,
+    shared_buffers: `${modestBuffers()}MB`,
     max_wal_size: '8GB',
     checkpoint_timeout: '1h',
     huge_pages: 'off',
@@ -126,7 +126,7 @@ function goalSettings(goal: Goal): Record<string, string> {
   }
 }
 
-/** An eighth of the memory, 1 GB at most: replay reads pages again and again. */
-function sharedBuffers(): number {
+/** Megabytes of shared_buffers: an eighth of the memory, 1 GB at most. Replay reads pages again and again. */
+export function modestBuffers(): number {
   return Math.max(32, Math.min(1024, Math.floor(totalmem() / 8 / 1024 ** 2)))
 }
