@@ -82,7 +82,7 @@ export function planRestore(
 ): RestorePlan {
   const entry = manifest.databases.find(({ name }) => name === request.database)!
   const file = manifest.files.find(({ name }) => name === entry.file)!
-  const target = request.as ?? request.database
+  const { target, before } = namesOf(request, facts, moment)
   const present = facts.databases.find(({ name }) => name === target)
   const plan: Omit<RestorePlan, 'findings'> = {
     manifest,
@@ -90,8 +90,7 @@ export function planRestore(
     file,
     scratch: suffixed(target, `_restored_${moment.random}`),
     target,
-    // In lower case, so that nobody needs quotes to drop it.
-    before: present ? suffixed(target, `_before_${compactTime(moment.now).toLowerCase()}`) : null,
+    before,
     dropsBefore: present !== undefined && request.dropOld,
     sessions: present?.sessions ?? 0,
     isSingleTransaction: locksNeeded(entry) < facts.lockSlots,
@@ -106,6 +105,18 @@ export function planRestore(
       ...spaceFindings(plan),
     ],
   }
+}
+
+/** The name that a database gets, and the one that a database which has it gets. Pure. */
+export function namesOf(
+  request: RestoreRequest,
+  { databases }: Pick<TargetFacts, 'databases'>,
+  { now }: Pick<Moment, 'now'>,
+): Pick<RestorePlan, 'target' | 'before'> {
+  const target = request.as ?? request.database
+  const isPresent = databases.some(({ name }) => name === target)
+  // In lower case, so that nobody needs quotes to drop it.
+  return { target, before: isPresent ? suffixed(target, `_before_${compactTime(now).toLowerCase()}`) : null }
 }
 
 /** A name with an ending, cut to the 63 bytes that PostgreSQL keeps, never inside a character. Pure. */
@@ -125,7 +136,12 @@ function locksNeeded({ objects }: ManifestDatabase): number {
 
 type Draft = Omit<RestorePlan, 'findings'>
 
-function targetFindings(request: RestoreRequest, plan: Draft, facts: TargetFacts): RestoreFinding[] {
+/** What is in the way of the name that a database is to get. Pure. */
+export function targetFindings(
+  request: RestoreRequest,
+  plan: Pick<RestorePlan, 'target' | 'before'>,
+  facts: Pick<TargetFacts, 'prepared' | 'slots'>,
+): RestoreFinding[] {
   const { target, before } = plan
   const findings: RestoreFinding[] = []
   if (Buffer.byteLength(target) > 63 || target === '' || target === 'template0') {
@@ -248,13 +264,13 @@ function impossible(text: string, hint: string, code?: Code): RestoreFinding {
  * Refuses a plan that cannot be run, with everything that speaks against it at once.
  * @throws {Fail} the code of the first finding: `target-not-empty`, `no-space`, `backup-damaged`, `plan-impossible`, `usage`
  */
-export function assertPossible(plan: RestorePlan): void {
+export function assertPossible(plan: Pick<RestorePlan, 'findings'>): void {
   const findings = plan.findings.filter(({ level }) => level === 'impossible')
   const [first] = findings
   if (!first) return
   const text = findings.map(({ text }) => text).join('; ')
   throw new Fail(first.code ?? 'plan-impossible', `nothing was changed: ${text}`, {
-    hint: findings.map(({ hint }) => hint).join(' '),
+    hint: findings.flatMap(({ hint }) => hint ?? []).join(' ') || undefined,
   })
 }
 

@@ -5,8 +5,10 @@ import { Fail } from '../core/fail.ts'
 import { beginProgress } from '../core/progress.ts'
 import { formatCount, formatDuration, formatSize } from '../core/quantity.ts'
 import { isInBase, planFromBase, restoreFromBase } from './recover/database.ts'
+import { isRecoverable } from './recover/plan.ts'
 import { recoverResult, showRecoverPlan } from './recover/show.ts'
 import { parseTarget, type Target } from './recover/target.ts'
+import { CLUSTER_FAILS } from './recover/verb.ts'
 import { planDatabaseRestore, restoreDatabase, type RestoreOptions, type RestoreScope } from './restore.ts'
 import { type RestorePlan, showRestorePlan } from './restore-plan.ts'
 
@@ -37,30 +39,7 @@ export const databaseVerb: Verb = {
     { flags: '--drop-old', help: 'with --swap: drop that one afterwards (needs --allow deletes-data)' },
   ],
   common: ['file', 'plan', 'yes', 'allow'],
-  fails: [
-    'host-file',
-    'file-unreadable',
-    'secret',
-    'not-permitted',
-    'lock-held',
-    'command-failed',
-    'server-unreachable',
-    'server-denied',
-    'server-failed',
-    'cluster-mismatch',
-    'hazard-refused',
-    'plan-impossible',
-    'store-denied',
-    'store-unreachable',
-    'backup-missing',
-    'backup-damaged',
-    'target-not-empty',
-    'no-space',
-    'wal-missing',
-    'verify-failed',
-    'target-unreached',
-    'wrong-key',
-  ],
+  fails: [...CLUSTER_FAILS, 'verify-failed'],
   run: restore,
 }
 
@@ -94,11 +73,7 @@ async function restore(call: Call): Promise<Outcome> {
 async function planOfBase(scope: RestoreScope, target: Target): Promise<Outcome> {
   const plan = await planFromBase(scope, target)
   const text = `database ${scope.request.database} out of a scratch cluster:\n${showRecoverPlan(plan)}`
-  return {
-    text,
-    result: recoverResult(plan),
-    ok: !plan.findings.some(({ level }) => level === 'impossible'),
-  }
+  return { text, result: recoverResult(plan), ok: isRecoverable(plan) }
 }
 
 function targetOf({ options }: Call): Target {

@@ -2,7 +2,13 @@ import { statfs } from 'node:fs/promises'
 import type { Client } from 'pg'
 import type { Cluster } from '../cluster/cluster.ts'
 import type { Found } from './catalog.ts'
-import type { RestoreRequest, TargetFacts } from './restore-plan.ts'
+import {
+  namesOf,
+  type RestoreFinding,
+  type RestoreRequest,
+  targetFindings,
+  type TargetFacts,
+} from './restore-plan.ts'
 import { withClient } from './session.ts'
 
 interface Row {
@@ -13,6 +19,13 @@ interface Row {
   readonly lockSlots: number
   readonly prepared: string[]
   readonly slots: string[]
+}
+
+/** Looks whether the name that a database is to get is free, before there is anything to restore. */
+export async function nameFindings(cluster: Cluster, request: RestoreRequest): Promise<RestoreFinding[]> {
+  const row = await withClient(cluster, 'postgres', queryTarget)
+  const facts = { prepared: new Set(row.prepared), slots: new Set(row.slots) }
+  return targetFindings(request, namesOf(request, row, { now: new Date() }), facts)
 }
 
 /** Looks at the cluster that a database is to be restored into, and at the files of its backup. */

@@ -62,6 +62,29 @@ export function chooseBase(
 }
 
 /**
+ * Backups that were made before another one and lead to the same target as far as that shows, the newest
+ * first. Pure.
+ */
+export function olderThan(
+  catalog: readonly CatalogEntry[],
+  chosen: PhysicalFound,
+  target: Target,
+  way: Way | undefined,
+): string[] {
+  const { label, systemIdentifier } = chosen.manifest
+  const before = catalog.slice(
+    0,
+    catalog.findIndex((entry) => 'manifest' in entry && entry.label === label),
+  )
+  return before
+    .filter(isPhysical)
+    .filter(({ manifest }) => manifest.systemIdentifier === systemIdentifier)
+    .filter(({ manifest }) => whyNot(manifest, target, way) === undefined)
+    .map((entry) => entry.manifest.label)
+    .toReversed()
+}
+
+/**
  * The backups that one stands on, the full one first, itself last. Pure.
  * @throws {Fail} `backup-missing`, `backup-damaged`
  */

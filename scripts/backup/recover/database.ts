@@ -1,6 +1,8 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { stateAccess } from '../../cluster/lock.ts'
+import { requireCluster } from '../../cluster/open.ts'
+import { assertIdentity } from '../../cluster/ready.ts'
 import { Fail } from '../../core/fail.ts'
 import { makeFolder } from '../../core/file.ts'
 import { takeLock } from '../../core/lock.ts'
@@ -9,8 +11,9 @@ import { hostIdentity } from '../../store/identity.ts'
 import { readCatalogs } from '../catalog.ts'
 import type { Manifest } from '../manifest.ts'
 import { restoreDatabase, type RestoreOptions, type RestoreScope } from '../restore.ts'
-import type { RestorePlan } from '../restore-plan.ts'
+import { assertPossible, type RestoreFinding, type RestorePlan } from '../restore-plan.ts'
 import { take } from '../take.ts'
+import { nameFindings } from '../target.ts'
 import { copySpec } from './finish.ts'
 import { planRecovery, type RecoverPlan, type RecoverRequest } from './plan.ts'
 import { restoreCluster } from './run.ts'
@@ -43,7 +46,15 @@ export async function planFromBase(scope: RestoreScope, target: Target): Promise
   await using key = await hostIdentity(scope.host, scope.identity)
   const plan = await planRecovery(scope.host, hostSources(scope.host), requestOf(scope, target), key?.path)
   assertHas(plan, scope.request.database)
-  return plan
+  // What a dead run left in the scratch folder is removed first.
+  const findings = plan.findings.filter(({ code }) => code !== 'target-not-empty')
+  return { ...plan, findings: [...(await findingsOfName(scope)), ...findings] }
+}
+
+async function findingsOfName({ host, request }: RestoreScope): Promise<RestoreFinding[]> {
+  const cluster = await requireCluster(host)
+  await assertIdentity(cluster)
+  return nameFindings(cluster, request)
 }
 
 /**
@@ -57,6 +68,7 @@ export async function restoreFromBase(
   options: RestoreOptions = {},
 ): Promise<RestorePlan> {
   const { host } = scope
+  assertPossible({ findings: await findingsOfName(scope) }) // a recovery may take hours
   const access = stateAccess('postgres')
   await using _lock = await takeLock(join(host.host.state_dir, 'lock', 'scratch.lock'), { folder: access })
   const folder = scratchFolder(host)

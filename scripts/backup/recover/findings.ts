@@ -2,19 +2,51 @@ import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { run } from '../../core/exec.ts'
 import { exists } from '../../core/file.ts'
+import { Fail } from '../../core/fail.ts'
+import { formatSize } from '../../core/quantity.ts'
+import type { RestoreFinding } from '../restore-plan.ts'
 import type { PhysicalFound } from './choose.ts'
+import { assertPlaceFree, type Place, type Space, type TablespaceMove } from './place.ts'
 
 /** Something that a person must know before a restore. */
-export interface RecoverFinding {
-  readonly level: 'warning' | 'impossible'
-  readonly text: string
-}
+export type RecoverFinding = RestoreFinding
 
 /** What differs between the host of a backup and this one, as far as it shows without a server. */
 export async function hostFindings(found: PhysicalFound, bindir: string): Promise<RecoverFinding[]> {
   const missing = await programFindings(found, bindir)
   if (missing.length > 0) return missing
   return [...(await collationFindings(found)), ...(await fileFindings(found, bindir))]
+}
+
+/** What is in the way where a cluster is to be restored to. */
+export async function placeFindings(
+  place: Place,
+  moves: readonly TablespaceMove[],
+): Promise<RecoverFinding[]> {
+  const findings = new Map<string, RecoverFinding>()
+  // Each on its own, so that one of them does not hide the others.
+  for (const some of [[], ...moves.map((move) => [move])]) {
+    try {
+      await assertPlaceFree(place, some)
+    } catch (error) {
+      if (!(error instanceof Fail)) throw error
+      const { message: text, hint, code } = error
+      findings.set(text, { level: 'impossible', text, code, ...(hint !== undefined && { hint }) })
+    }
+  }
+  return [...findings.values()]
+}
+
+/** File systems that are too small. Pure. */
+export function spaceFindings(spaces: readonly Space[]): RecoverFinding[] {
+  return spaces
+    .filter(({ needs, free }) => needs > free)
+    .map(({ path, needs, free }) => ({
+      level: 'impossible',
+      code: 'no-space',
+      text: `"${path}" needs ${formatSize(needs)}, ${formatSize(free)} are free there`,
+      hint: 'Free some space, or restore elsewhere with --to DIR.',
+    }))
 }
 
 async function programFindings({ manifest }: PhysicalFound, bindir: string): Promise<RecoverFinding[]> {

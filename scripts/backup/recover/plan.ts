@@ -4,9 +4,10 @@ import { join } from 'node:path'
 import { Fail } from '../../core/fail.ts'
 import type { Host } from '../../host/schema.ts'
 import type { CatalogEntry } from '../catalog.ts'
-import { openWalStore, type WalListing, type WalStore } from '../wal/wal-store.ts'
-import { chainOf, chooseBase, type PhysicalFound, type Way } from './choose.ts'
-import { hostFindings, type RecoverFinding } from './findings.ts'
+import { openWalStore, type WalListing, type WalPosition, type WalStore } from '../wal/wal-store.ts'
+import { assertPossible } from '../restore-plan.ts'
+import { chainOf, chooseBase, olderThan, type PhysicalFound, type Way } from './choose.ts'
+import { hostFindings, placeFindings, type RecoverFinding, spaceFindings } from './findings.ts'
 import { assertOneMoment } from './fork.ts'
 import { type Route, routeTo } from './goal.ts'
 import { wayOf } from './history.ts'
@@ -14,6 +15,7 @@ import { type Place, placeOf, type Space, spaces, tablespaceMoves, type Tablespa
 import { scanWal } from './scan.ts'
 import type { Sources } from './sources.ts'
 import type { Target } from './target.ts'
+import { assertReadable } from './readable.ts'
 import { fetchWalFile } from './wal-file.ts'
 import { walAfter } from './wal-range.ts'
 
@@ -41,6 +43,10 @@ export interface RecoverPlan {
   readonly request: RecoverRequest
   /** The full backup first, the chosen one last. */
   readonly chain: readonly PhysicalFound[]
+  /** Labels of backups that were made before it: where a transaction is shows in the recovery only. */
+  readonly older: readonly string[]
+  /** How far the store is on the way; undefined when nobody said so. */
+  readonly archived: WalPosition | undefined
   /** Undefined: no WAL is stored. */
   readonly way: Way | undefined
   readonly route: Route
@@ -58,7 +64,7 @@ export interface RecoverPlan {
 /**
  * Plans a restore of a cluster; changes nothing.
  * @param identity file of the private key
- * @throws {Fail} `backup-missing`, `wal-missing`, `plan-impossible`, `usage`, and what a store throws
+ * @throws {Fail} `backup-missing`, `wal-missing`, `wrong-key`, `plan-impossible`, `usage`, and what a store throws
  */
 export async function planRecovery(
   host: Host,
@@ -75,15 +81,7 @@ export async function planRecovery(
   const chosen = chooseBase(catalog, request, (system) => seen.get(system)?.way)
   const chain = chainOf(catalog, chosen)
   const { manifest } = chosen
-  if (identity === undefined && chain.some((each) => each.manifest.encrypted)) {
-    throw new Fail(
-      'wrong-key',
-      `backup ${manifest.label} is encrypted, and there is no identity to read it with`,
-      {
-        hint: 'Give the file with the private key: --identity FILE',
-      },
-    )
-  }
+  await assertReadable(chain, identity)
   const place = await placeOf(host, chosen, request.to)
   const findings = await hostFindings(chosen, place.bindir)
   const { wal, way, listing, position } = seen.get(manifest.systemIdentifier)!
@@ -101,9 +99,12 @@ export async function planRecovery(
     ? { goal: { kind: 'immediate' }, segments: range.segments, warnings: [] }
     : await routeTo(request.target, { found: chosen, range, position, ...scanner, now: new Date() })
   const moves = tablespaceMoves(chosen, request, place.kind)
+  const found = await spaces(spaceNeeds(chain, place, moves, route))
   return {
     request,
     chain,
+    older: olderThan(catalog, chosen, request.target, way),
+    archived: position,
     way,
     route,
     wal,
@@ -111,8 +112,13 @@ export async function planRecovery(
     tablespaces: moves,
     bytes: chain.reduce((sum, each) => sum + each.manifest.files.reduce((all, { size }) => all + size, 0), 0),
     walBytes: route.segments.length * manifest.physical.walSegmentSize,
-    spaces: await spaces(spaceNeeds(chain, place, moves, route)),
-    findings: [...findings, ...route.warnings.map((text) => ({ level: 'warning', text }) as const)],
+    spaces: found,
+    findings: [
+      ...findings,
+      ...(await placeFindings(place, moves)),
+      ...spaceFindings(found),
+      ...route.warnings.map((text) => ({ level: 'warning', text }) as const),
+    ],
   }
 }
 
@@ -127,20 +133,32 @@ function noWal(name: string, url: string): Fail {
 
 /**
  * Refuses what cannot be done.
- * @throws {Fail} `plan-impossible`, `no-space`
+ * @throws {Fail} `plan-impossible`, `no-space`, `target-not-empty`
  */
-export function assertRecoverable({ findings, spaces: found }: RecoverPlan): void {
-  const impossible = findings.filter(({ level }) => level === 'impossible')
-  if (impossible.length > 0)
-    throw new Fail('plan-impossible', impossible.map(({ text }) => text).join('; '), {
-      hint: 'Nothing was changed.',
-    })
-  const small = found.find(({ needs, free }) => needs > free)
-  if (small) {
-    throw new Fail('no-space', `"${small.path}" needs ${small.needs} bytes, ${small.free} are free there`, {
-      hint: 'Free some space, or restore elsewhere with --to DIR. Nothing was changed.',
-    })
-  }
+export function assertRecoverable(plan: RecoverPlan): void {
+  assertPossible(plan)
+}
+
+/** Whether it would be refused. Pure. */
+export function isRecoverable({ findings }: RecoverPlan): boolean {
+  return !findings.some(({ level }) => level === 'impossible')
+}
+
+/**
+ * What a failed recovery is to be told with: a target that is found by reading only may be older than the
+ * backup that was assumed. Pure.
+ */
+export function explained(error: unknown, { request, older, chain }: RecoverPlan): unknown {
+  const { target } = request
+  const isSought = target.kind === 'xid' || target.kind === 'name'
+  if (!(error instanceof Fail) || error.code !== 'target-unreached' || !isSought) return error
+  const { label } = chain.at(-1)!.manifest
+  const others = older.slice(0, 5).map((each) => `--backup ${each}`)
+  const next =
+    others.length === 0
+      ? `There is no backup before ${label}.`
+      : `If it was before the end of ${label}, take an older backup: ${others.join(', or ')}.`
+  return new Fail(error.code, error.message, { hint: `${next} ${error.hint ?? ''}`.trim(), cause: error })
 }
 
 interface Seen {
@@ -148,7 +166,7 @@ interface Seen {
   readonly way: Way | undefined
   readonly listing: WalListing
   /** Of the timeline of the way. */
-  readonly position: Awaited<ReturnType<WalStore['readPosition']>>
+  readonly position: WalPosition | undefined
 }
 
 function systemsOf(catalog: readonly CatalogEntry[]): Set<string> {

@@ -14,7 +14,7 @@ import { randomLetters } from '../label.ts'
 import { fetchBackup, releaseControl } from './fetch.ts'
 import { handOver, startRestored } from './finish.ts'
 import { assertPlaceFree, assertStillFree } from './place.ts'
-import { assertRecoverable, planRecovery, type RecoverPlan, type RecoverRequest } from './plan.ts'
+import { assertRecoverable, explained, planRecovery, type RecoverPlan, type RecoverRequest } from './plan.ts'
 import { startPrefetcher } from './prefetch.ts'
 import type { Sources } from './sources.ts'
 import { recover, type Recovered, type RecoveryState } from './server.ts'
@@ -70,7 +70,9 @@ export async function restoreCluster(
   if ((await options.confirm?.(now)) === false) {
     throw new Fail('interrupted', 'nothing was changed', { hint: 'Answer y, or give --yes.' })
   }
-  const recovered = await run(host, now, options)
+  const recovered = await run(host, now, options).catch((error: unknown) => {
+    throw explained(error, now)
+  })
   const cluster = request.starts ? await startRestored(host, now) : undefined
   if (cluster) options.onPhase?.('started')
   return { plan: now, recovered, cluster }

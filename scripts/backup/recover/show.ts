@@ -10,7 +10,10 @@ export function showRecoverPlan(plan: RecoverPlan): string {
   const { chain, route, place, way, request, tablespaces, spaces } = plan
   const { manifest } = chain.at(-1)!
   const { segments, goal } = route
-  const lines = plan.findings.map(({ level, text }) => `${level === 'impossible' ? 'x' : '!'} ${text}`)
+  const lines = plan.findings.map(({ level, text, hint }) => {
+    const how = hint === undefined ? '' : ` (${hint})`
+    return level === 'impossible' ? `x the run would refuse: ${text}${how}` : `! ${text}${how}`
+  })
   lines.push(
     `restore cluster of ${manifest.label}: kind ${manifest.kind}, PostgreSQL ${manifest.postgres.version}, ended ${manifest.ended}`,
   )
@@ -24,6 +27,12 @@ export function showRecoverPlan(plan: RecoverPlan): string {
   lines.push(
     `  target      ${showTarget(request.target)}${goal.kind === 'lsn' ? ` (LSN ${formatLsn(goal.lsn)})` : ''}`,
   )
+  if (request.target.kind === 'xid' || request.target.kind === 'name') {
+    const others = plan.older.length === 0 ? '' : `: if it is before, --backup ${plan.older[0]}`
+    lines.push(
+      `  assumes     that it is after the end of this backup, the newest one that may lead there${others}`,
+    )
+  }
   if (way) lines.push(`  timeline    ${showWay(way)}`)
   lines.push(
     segments.length === 0
@@ -61,6 +70,7 @@ export function recoverResult(plan: RecoverPlan): Record<string, unknown> {
   const { goal } = route
   return {
     label: chain.at(-1)!.manifest.label,
+    older: plan.older,
     chain: chain.map(({ manifest }) => manifest.label),
     target: showTarget(request.target),
     goal: goal.kind === 'lsn' ? { kind: 'lsn', lsn: formatLsn(goal.lsn) } : goal,

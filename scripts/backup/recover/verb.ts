@@ -2,18 +2,43 @@ import { resolve } from 'node:path'
 import { loadHost } from '../../cluster/open.ts'
 import { askYes, canAsk } from '../../core/ask.ts'
 import type { Call, Outcome, Verb } from '../../core/cli.ts'
-import { Fail } from '../../core/fail.ts'
+import { type Code, Fail } from '../../core/fail.ts'
 import { beginProgress } from '../../core/progress.ts'
 import { formatSize } from '../../core/quantity.ts'
 import type { Host } from '../../host/schema.ts'
 import { hostIdentity, type Identity, openIdentity } from '../../store/identity.ts'
 import { openStoreUrl } from '../../store/open.ts'
 import { formatLsn } from '../wal/segment.ts'
-import { planRecovery, type RecoverRequest } from './plan.ts'
+import { isRecoverable, planRecovery, type RecoverRequest } from './plan.ts'
 import { restoreCluster } from './run.ts'
 import { recoverResult, showRecovered, showRecoverPlan } from './show.ts'
 import { hostSources, type Sources, storedHost, storeSources } from './sources.ts'
 import { parseTarget } from './target.ts'
+
+/** How a restore of a cluster fails; one of a database may begin with it. */
+export const CLUSTER_FAILS: readonly Code[] = [
+  'host-file',
+  'file-unreadable',
+  'secret',
+  'not-permitted',
+  'lock-held',
+  'command-failed',
+  'server-unreachable',
+  'server-denied',
+  'server-failed',
+  'cluster-mismatch',
+  'hazard-refused',
+  'plan-impossible',
+  'store-denied',
+  'store-unreachable',
+  'backup-missing',
+  'backup-damaged',
+  'target-not-empty',
+  'no-space',
+  'wal-missing',
+  'target-unreached',
+  'wrong-key',
+]
 
 /** `howdah restore cluster`. */
 export const clusterVerb: Verb = {
@@ -37,29 +62,7 @@ export const clusterVerb: Verb = {
     { flags: '--no-start', help: 'do not start it' },
   ],
   common: ['file', 'plan', 'yes'],
-  fails: [
-    'host-file',
-    'file-unreadable',
-    'secret',
-    'not-permitted',
-    'lock-held',
-    'command-failed',
-    'server-unreachable',
-    'server-denied',
-    'server-failed',
-    'cluster-mismatch',
-    'hazard-refused',
-    'plan-impossible',
-    'store-denied',
-    'store-unreachable',
-    'backup-missing',
-    'backup-damaged',
-    'target-not-empty',
-    'no-space',
-    'wal-missing',
-    'target-unreached',
-    'wrong-key',
-  ],
+  fails: CLUSTER_FAILS,
   run: restore,
 }
 
@@ -69,9 +72,7 @@ async function restore(call: Call): Promise<Outcome> {
   const { host, sources, identity } = places
   if (call.planOnly) {
     const plan = await planRecovery(host, sources, request, identity)
-    const isPossible = !plan.findings.some(({ level }) => level === 'impossible')
-    const hasSpace = plan.spaces.every(({ needs, free }) => needs <= free)
-    return { text: showRecoverPlan(plan), result: recoverResult(plan), ok: isPossible && hasSpace }
+    return { text: showRecoverPlan(plan), result: recoverResult(plan), ok: isRecoverable(plan) }
   }
   const begun = performance.now()
   using progress = beginProgress('restore', call.json)

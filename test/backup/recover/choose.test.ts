@@ -5,6 +5,7 @@ import {
   chainOf,
   chooseBase,
   isOnWay,
+  olderThan,
   type PhysicalFound,
   type Way,
 } from '../../../scripts/backup/recover/choose.ts'
@@ -131,6 +132,16 @@ describe('the choice of a backup', () => {
     expect(codeOf(() => chooseBase(catalog, { label: 'latest', target: { kind: 'latest' } }, noWay))).toBe(
       'backup-damaged: broken',
     )
+  })
+
+  test('those before the one that was chosen: the newest first, and only those that lead there', () => {
+    const other = backup('20261122T080000Z-base-oooooo')
+    const catalog = [other, old, young]
+    const labels = (target: Target, way?: Way) => olderThan(catalog, young, target, way)
+    expect(labels({ kind: 'xid', value: '7' })).toEqual([old.label, other.label])
+    expect(labels({ kind: 'time', time: '2026-11-22T09:45:00Z' })).toEqual([old.label])
+    expect(labels({ kind: 'latest' }, { timeline: 2, history: [] })).toEqual([])
+    expect(olderThan(catalog, other, { kind: 'latest' }, undefined)).toEqual([])
   })
 
   test('a chain: the full one first; a parent that is gone or stands on itself: refused', () => {

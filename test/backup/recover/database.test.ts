@@ -1,4 +1,4 @@
-import { readdir } from 'node:fs/promises'
+import { readdir, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ownFolder, type RecoverSource, recoverSource } from '../../support/recover.ts'
@@ -53,9 +53,31 @@ describe('restore of a database out of a backup of the whole cluster', () => {
   })
 
   test('its plan: what is recovered first; nothing is made', async () => {
-    const { code, stdout } = await source.restore('database', 'shop', '--at', at, '--plan')
+    const { code, stdout } = await source.restore('database', 'shop', '--at', at, '--swap', '--plan')
     expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining('out of a scratch cluster') })
     await nothingIsLeft()
+  })
+
+  test('that exists, without a word of what becomes of it: refused before anything is recovered', async () => {
+    const backups = join(source.store, 'test/main/backup')
+    await rename(backups, `${backups}.away`)
+    try {
+      for (const args of [['shop'], ['shop', '--as', 'postgres']]) {
+        const { code, stderr } = await source.restore('database', ...args, '--at', at)
+        expect({ code, stderr }).toEqual({
+          code: 56,
+          stderr: expect.stringMatching(/database "(shop|postgres)" exists/),
+        })
+      }
+    } finally {
+      await rename(`${backups}.away`, backups)
+    }
+    await nothingIsLeft()
+    const plan = await source.restore('database', 'shop', '--at', at, '--plan')
+    expect(plan).toMatchObject({
+      code: 1,
+      stdout: expect.stringContaining('x the run would refuse: database "shop" exists (To go on, add --swap'),
+    })
   })
 
   test('a database that it does not have: it says which it has', async () => {

@@ -1,12 +1,14 @@
-import { chown, writeFile } from 'node:fs/promises'
+import { chown, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { Manifest } from '../../../scripts/backup/manifest.ts'
 import { run } from '../../../scripts/core/exec.ts'
 import { type RecoverSource, recoverSource } from '../../support/recover.ts'
 
 let source: RecoverSource
 let right: string
 let wrong: string
+let manifest: Manifest
 
 beforeAll(async () => {
   const [own, other] = await Promise.all([run(['age-keygen']), run(['age-keygen'])])
@@ -18,7 +20,7 @@ beforeAll(async () => {
   await writeFile(wrong, other.stdout, { mode: 0o600 })
   await chown(right, 0, 0).catch(() => {}) // the server's user need not read it
   await source.server.query('postgres', 'create table t as select generate_series(1, 500) as n')
-  await source.take()
+  manifest = await source.take()
   await source.server.query('postgres', 'insert into t select generate_series(501, 900)')
   await source.ship()
 })
@@ -36,6 +38,23 @@ describe('restore of an encrypted cluster', () => {
   test('without a key: refused before anything is fetched', async () => {
     const { code, stderr } = await source.restore('cluster', '--to', target())
     expect({ code, stderr }).toEqual({ code: 62, stderr: expect.stringContaining('--identity FILE') })
+  })
+
+  test('with another key, while the data is away: refused by the plan and by the run before they look for it', async () => {
+    const { label } = manifest
+    const base = join(source.store, 'test/main/backup', label, manifest.physical!.file)
+    const to = ['cluster', '--to', target(), '--identity', wrong, '--immediate']
+    await rename(base, `${base}.away`)
+    try {
+      for (const args of [[...to, '--plan'], to]) {
+        const { code, stderr } = await source.restore(...args)
+        expect({ code, stderr }).toEqual({ code: 62, stderr: expect.stringContaining(label) })
+      }
+    } finally {
+      await rename(`${base}.away`, base)
+    }
+    const plan = ['cluster', '--to', target(), '--identity', right, '--immediate', '--plan']
+    expect(await source.restore(...plan)).toMatchObject({ code: 0 })
   })
 
   test('with another key: refused', async () => {

@@ -89,6 +89,27 @@ describe('restore of a cluster with tablespaces', () => {
     })
   })
 
+  test('into a folder of a tablespace in which something is: its plan says so, and exits with 1', async () => {
+    const there = await ownFolder(source.server, 'taken')
+    await writeFile(join(there, 'precious'), 'x')
+    const to = ['--to', join(source.server.dir, 'none'), '--tablespace', `${space}=${there}`, '--plan']
+    const { code, stdout } = await source.restore('cluster', ...to, '--json')
+    expect({ code, result: JSON.parse(stdout) }).toMatchObject({
+      code: 1,
+      result: {
+        result: {
+          findings: [
+            {
+              level: 'impossible',
+              code: 'target-not-empty',
+              text: `"${there}", for tablespace fast, is not empty`,
+            },
+          ],
+        },
+      },
+    })
+  })
+
   test('beside the living source with another place: the source’s tablespace is not written to', async () => {
     await query('checkpoint')
     const before = await stateOf(space)

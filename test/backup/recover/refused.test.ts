@@ -6,6 +6,8 @@ import { type RecoverSource, recoverSource } from '../../support/recover.ts'
 
 let source: RecoverSource
 let manifest: Manifest
+/** The one before it. */
+let older: Manifest
 let early: string
 let middle: string
 
@@ -14,6 +16,7 @@ beforeAll(async () => {
   const { server } = source
   await server.query('postgres', 'create table t as select generate_series(1, 1000) as n')
   early = (await server.query<{ now: string }>('postgres', 'select clock_timestamp()::text as now'))[0]!.now
+  older = await source.take()
   manifest = await source.take()
   for (let batch = 0; batch < 5; batch++) {
     await server.query('postgres', 'insert into t select generate_series(1, 8000)')
@@ -67,11 +70,20 @@ describe('restore of a cluster is refused', () => {
     expect(stderr).toContain('--at 2026-11-22T10:00:00Z')
   })
 
-  test('a transaction that is in no WAL: the recovery ends in an error, and nothing is handed over', async () => {
+  test('a transaction that is in no WAL after the newest backup: nothing is handed over, and the backups before it are named', async () => {
+    const { stdout } = await source.restore('cluster', '--to', target(), '--xid', '4000000', '--plan')
+    expect(stdout).toMatch(
+      new RegExp(`restore cluster of ${manifest.label}.*assumes .*--backup ${older.label}`, 's'),
+    )
     const { code, stderr } = await refused('--xid', '4000000')
     expect({ code, stderr }).toEqual({
       code: 61,
-      stderr: expect.stringContaining('before transaction 4000000'),
+      stderr: expect.stringMatching(
+        new RegExp(
+          `before transaction 4000000.*before the end of ${manifest.label}, take an older backup: --backup ${older.label}\\.`,
+          's',
+        ),
+      ),
     })
   })
 
@@ -102,6 +114,11 @@ describe('restore of a cluster is refused', () => {
     await writeFile(join(target(), 'precious'), 'x')
     const { code, stderr } = await refused()
     expect({ code, stderr }).toEqual({ code: 56, stderr: expect.stringContaining('is not empty') })
+    const plan = await source.restore('cluster', '--to', target(), '--plan')
+    expect(plan).toMatchObject({
+      code: 1,
+      stdout: expect.stringContaining(`x the run would refuse: "${target()}" is not empty`),
+    })
     expect(await readdir(target())).toEqual(['precious'])
     await rm(target(), { recursive: true })
   })
@@ -109,6 +126,10 @@ describe('restore of a cluster is refused', () => {
   test('the data directory of a live server, even with consent', async () => {
     const { code, stderr } = await source.restore('cluster', '--yes')
     expect({ code, stderr }).toEqual({ code: 56, stderr: expect.stringContaining('a server runs in') })
+    expect(await source.restore('cluster', '--plan')).toMatchObject({
+      code: 1,
+      stdout: expect.stringContaining('x the run would refuse: a server runs in'),
+    })
     expect(await source.server.query('postgres', 'select 1 as one')).toEqual([{ one: 1 }])
   })
 
