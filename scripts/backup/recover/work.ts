@@ -145,7 +145,7 @@ export async function swapWork(work: Work): Promise<void> {
     }
     await rmdir(temporary).catch(ignoreMissing)
     const data = (await exists(work.data)) ? work.data : work.target
-    await link(join(data, 'pg_tblspc', oid), to)
+    await link(work, join(data, 'pg_tblspc', oid), to)
   }
   if (work.spool) await step(work.spool)
   await step({ from: work.data, to: work.target }) // commit point: the restored cluster is there
@@ -155,7 +155,8 @@ export async function swapWork(work: Work): Promise<void> {
 }
 
 /** What was set aside must find its own tablespaces: started as it was, it would write into the new ones. */
-async function relinkKept({ before: dataDir, tablespaces }: Work): Promise<void> {
+async function relinkKept(work: Work): Promise<void> {
+  const { before: dataDir, tablespaces } = work
   if (dataDir === null) return
   const folder = join(dataDir, 'pg_tblspc')
   const names = await readdir(folder).catch((error: unknown) => {
@@ -166,7 +167,7 @@ async function relinkKept({ before: dataDir, tablespaces }: Work): Promise<void>
     const path = join(folder, name)
     const place = await readlink(path).catch(() => undefined) // a folder, as for allow_in_place_tablespaces
     const space = tablespaces.find(({ to }) => to === place)
-    if (space && (await exists(space.before))) await link(path, space.before)
+    if (space && (await exists(space.before))) await link(work, path, space.before)
   }
 }
 
@@ -219,9 +220,13 @@ async function step({ from, to }: Step): Promise<void> {
   if (dirname(from) !== dirname(to)) await syncFolder(dirname(from))
 }
 
-async function link(path: string, to: string): Promise<void> {
-  await unlink(path).catch(ignoreMissing)
-  await symlink(to, path)
+/** Never without one: nobody would know any more where the old one led to. */
+async function link({ root }: Work, path: string, to: string): Promise<void> {
+  if ((await readlink(path).catch(() => undefined)) === to) return // done by a run before
+  const made = join(root, 'link') // on the same file system, and in no folder of a server
+  await unlink(made).catch(ignoreMissing)
+  await symlink(to, made)
+  await rename(made, path)
   await syncFolder(dirname(path))
 }
 
