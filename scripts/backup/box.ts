@@ -14,13 +14,13 @@ export interface Box {
   /** Ends everything that goes on: the take has failed somewhere. */
   callOff(reason: unknown): void
   /**
-   * Stores a stream, compressed and encrypted, under a name that gets the endings of that.
+   * Stores a stream, or a few bytes, compressed and encrypted, under a name that gets the endings of that.
    * @param compressed whether the source is zstd already
    * @param plainSize bytes of what is in a compressed source, asked after its end
    */
   add(
     name: string,
-    source: AsyncIterable<Uint8Array>,
+    source: AsyncIterable<Uint8Array> | Uint8Array,
     compressed?: boolean,
     plainSize?: () => number | undefined,
   ): Promise<ManifestFile>
@@ -44,7 +44,7 @@ export interface BoxOptions {
   readonly rate?: number | undefined
   /** Told of each file that is stored. */
   readonly onFile?: ((file: ManifestFile) => void) | undefined
-  /** Told of each piece that is read; of one that is zstd already, what it is stored as. */
+  /** Told of each piece of a stream that is read; of one that is zstd already, what it is stored as. */
   readonly onBytes?: ((count: number) => void) | undefined
 }
 
@@ -65,7 +65,7 @@ export function openBox(store: Store, prefix: string, options: BoxOptions): Box 
     callOff: (reason) => controller.abort(reason),
     async add(name, source, compressed = false, plainSize) {
       const { onBytes, level, recipients } = options
-      const counting = onBytes ? counted(source, onBytes) : source
+      const counting = onBytes && !(source instanceof Uint8Array) ? counted(source, onBytes) : source
       const packing = { level, recipients, limiter, compressed, signal }
       const { key, ...stored } = await pack(store, `${prefix}${name}`, counting, packing)
       const told = plainSize?.()

@@ -4,7 +4,7 @@ import { output } from '../core/exec.ts'
 import { Fail, messageOf } from '../core/fail.ts'
 import { log } from '../core/log.ts'
 import type { BackupSpec } from '../host/schema.ts'
-import { type Box, once } from './box.ts'
+import type { Box } from './box.ts'
 import { dumpName } from './layout.ts'
 import type { ManifestDatabase } from './manifest.ts'
 import { clientProgram, compressedOutput } from './program.ts'
@@ -45,11 +45,12 @@ export async function dumpInto(box: Box, scope: DumpScope): Promise<ManifestData
     const dumped = await dumpAll(box, scope)
     const after = await dumpGlobals(box, scope)
     if (comparable(before) === comparable(after)) {
-      await box.add('globals.sql', once(after))
+      await box.add('globals.sql', after)
       const properties = Object.fromEntries(
         dumped.map(({ database, properties }) => [database.name, properties]),
       )
-      await box.add(PROPERTIES_NAME, once(`${JSON.stringify({ format: 1, properties }, undefined, 2)}\n`))
+      const text = `${JSON.stringify({ format: 1, properties }, undefined, 2)}\n`
+      await box.add(PROPERTIES_NAME, Buffer.from(text))
       return dumped.map(({ database }) => database).toSorted((a, b) => (a.name < b.name ? -1 : 1))
     }
     await box.empty()

@@ -41,6 +41,7 @@ export function clientProgram(
 
 /** What a program writes, compressed by zstd. */
 export interface Compressed {
+  /** A piece is used up when the next one is asked for. */
   readonly bytes: AsyncIterable<Uint8Array>
   /** Bytes that the program wrote, once all was read; undefined when this zstd says it in another way. */
   plainSize(): number | undefined
@@ -62,6 +63,7 @@ export function compressedOutput({ argv, options }: Program, level: number, sign
       ...options,
       signal,
       called: basename(argv[0]!),
+      frees: true,
       onStderr,
     }),
     plainSize: () => plainSize,

@@ -28,7 +28,7 @@ import {
   parentsText,
 } from './base/parent.ts'
 import { type PhysicalSurvey, surveyPhysical } from './base/survey.ts'
-import { type Box, once, openBox } from './box.ts'
+import { type Box, openBox } from './box.ts'
 import { catalogLabels } from './catalog.ts'
 import { dumpInto } from './dump.ts'
 import { configurationFiles } from './etc.ts'
@@ -200,9 +200,8 @@ async function fill(scope: TakeScope, filling: Filling): Promise<Manifest> {
   let mayExist = false
   try {
     const content = await contentInto(box, scope, filling)
-    await box.add('host.toml', once(hostText(scope)))
-    for (const { name, content } of await configurationFiles(cluster))
-      await box.add(`etc/${name}`, once(content))
+    await box.add('host.toml', Buffer.from(hostText(scope)))
+    for (const { name, content } of await configurationFiles(cluster)) await box.add(`etc/${name}`, content)
     const head = headOf(scope, filling, content)
     const paper = head.physical
       ? restoreBasePaper(head, box.files, filling.parent?.chain ?? [])

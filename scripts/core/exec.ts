@@ -81,6 +81,11 @@ export interface OutputOptions extends ExecOptions {
   readonly input?: AsyncIterable<Uint8Array>
   /** What errors call it, where a shell runs it. */
   readonly called?: string
+  /**
+   * The reader has used a piece up when it asks for the next one: its memory is freed then. Left to the
+   * garbage collector, a stream costs it some hundred collections a gigabyte.
+   */
+  readonly frees?: boolean
   /** Told the last 4096 characters of its standard error, when it ended well. */
   readonly onStderr?: (tail: string) => void
 }
@@ -105,7 +110,8 @@ export async function* output(
   const fed = options.input ? feed(child, options.input) : Promise.resolve(undefined)
   let ended = false
   try {
-    yield* child.stdout!
+    if (options.frees) yield* freed(child.stdout!)
+    else yield* child.stdout!
     const inputError = await fed
     const [code, signal] = await closed
     ended = true
@@ -173,27 +179,26 @@ function begin(
   return { child, closed, stderrTail: () => tail }
 }
 
+/** What a pipe gives, each piece in memory of its own. */
+async function* freed(source: AsyncIterable<Buffer<ArrayBuffer>>): AsyncGenerator<Buffer, void> {
+  for await (const chunk of source) {
+    yield chunk
+    if (chunk.length === chunk.buffer.byteLength) chunk.buffer.transfer(0)
+  }
+}
+
 /** Writes a source into a program; gives the source's error, or nothing. */
 async function feed(child: ChildProcess, source: AsyncIterable<Uint8Array>): Promise<unknown> {
   const stdin = child.stdin!
   let isOpen = true
-  let wake = () => {}
-  const shut = () => {
-    isOpen = false
-    wake()
-  }
+  const shut = () => (isOpen = false)
   // A program that ends early closes its input: its exit code tells the story, not our EPIPE.
-  stdin
-    .on('error', shut)
-    .on('close', shut)
-    .on('drain', () => wake())
+  stdin.on('error', shut).on('close', shut)
   try {
     for await (const chunk of source) {
       if (!isOpen) break
-      if (!stdin.write(chunk)) {
-        // One listener for all of the waits: one more for each would be memory that grows with the size.
-        await new Promise<void>((resolve) => (wake = resolve))
-      }
+      // All of it: its memory may be another piece's when the next one is asked for. Also called at a failure.
+      await new Promise<void>((resolve) => stdin.write(chunk, () => resolve()))
     }
     stdin.end()
     return undefined

@@ -101,12 +101,18 @@ async function write(place: Place, body: AsyncIterable<Uint8Array> | Iterable<Ui
   const { root, path } = place
   const temporary = join(dirname(path), `.${randomBytes(9).toString('hex')}.howdah-tmp`)
   const file = await doing('write', path, () => openIn(place, temporary))
+  const flushing = flushingOf(file, path)
   try {
-    for await (const chunk of body) await doing('write', path, () => writeAll(file, chunk))
+    for await (const chunk of body) {
+      await doing('write', path, () => writeAll(file, chunk))
+      await flushing.wrote(chunk.length)
+    }
+    await flushing.end()
     await doing('write', path, () => file.sync())
     await file.close()
     return temporary
   } catch (error) {
+    await flushing.end().catch(() => {})
     await file.close().catch(() => {})
     await discard(temporary)
     await removeEmptyFolders(root, dirname(path))
@@ -130,6 +136,34 @@ async function openIn({ root, owner, path }: Place, temporary: string): Promise<
     } catch (error) {
       if (!isMissing(error) || attempt === 5) throw error
     }
+  }
+}
+
+/** Bytes between two flushes of a file that is being written. */
+const FLUSH_SIZE = 32 * 1024 ** 2
+
+/**
+ * Flushes a file while it grows: the disk works while the next bytes are made, and neither a long flush
+ * at the end nor gigabytes of dirty pages wait for everybody else on this host.
+ */
+function flushingOf(
+  file: FileHandle,
+  path: string,
+): { wrote(bytes: number): Promise<void>; end(): Promise<void> } {
+  let bytes = 0
+  let isOn = false
+  let flush = Promise.resolve()
+  return {
+    async wrote(count) {
+      bytes += count
+      if (bytes < FLUSH_SIZE || isOn) return
+      bytes = 0
+      await flush // the kernel tells a failure once: whoever asks first has to pass it on
+      isOn = true
+      flush = doing('write', path, () => file.datasync()).finally(() => (isOn = false))
+      flush.catch(() => {}) // it is told at the next flush, or at the end
+    },
+    end: () => flush,
   }
 }
 

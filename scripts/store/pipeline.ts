@@ -1,4 +1,6 @@
 import { createHash, type Hash } from 'node:crypto'
+import { promisify } from 'node:util'
+import { constants, zstdCompress, type ZstdOptions } from 'node:zlib'
 import { output } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
@@ -66,11 +68,13 @@ export function packedEnding(recipients: readonly string[] | undefined): string 
  * Stores a stream: counted and hashed, compressed, encrypted, counted and hashed again, and put. Memory
  * does not grow with the size. When the source throws, or any program on the way fails, nothing is stored.
  * @param name the key without endings
+ * @param source a piece of a stream is used up when the next one is asked for; bytes are few, and need no
+ *   program to compress them
  */
 export async function pack(
   store: Store,
   name: string,
-  source: AsyncIterable<Uint8Array>,
+  source: AsyncIterable<Uint8Array> | Uint8Array,
   options: PackOptions,
 ): Promise<Stored> {
   const { recipients, compressed, limiter } = options
@@ -78,12 +82,18 @@ export async function pack(
   const plain = meter(options.progress)
   const stored = meter()
   const key = name + packedEnding(recipients)
-  const listening = whileWanted(source, signal)
+  const listening = whileWanted(source instanceof Uint8Array ? [source] : source, signal)
   const limited = limiter ? limiter.through(listening, signal) : listening
   let bytes: AsyncIterable<Uint8Array> = limited
-  if (!compressed) bytes = output(zstd(options.level), { input: plain.through(limited), signal })
-  if (recipients) bytes = output(encrypt(recipients), { input: bytes, signal })
-  const entry = await store.put(key, stored.through(bytes))
+  if (!compressed) {
+    const input = plain.through(limited)
+    bytes =
+      source instanceof Uint8Array
+        ? compressedHere(input, options.level)
+        : output(zstd(options.level), { input, signal, frees: true })
+  }
+  if (recipients) bytes = output(encrypt(recipients), { input: bytes, signal, frees: true })
+  const entry = await store.put(key, stored.through(gathered(bytes)))
   if (entry.size !== stored.size()) {
     throw new Fail(
       'backup-failed',
@@ -96,6 +106,16 @@ export async function pack(
     sha256: stored.sha256(),
     ...(!compressed && { plainSize: plain.size(), plainSha256: plain.sha256() }),
   }
+}
+
+const compress = promisify<Buffer, ZstdOptions, Buffer>(zstdCompress)
+
+async function* compressedHere(
+  source: AsyncIterable<Uint8Array>,
+  level: number,
+): AsyncGenerator<Buffer, void> {
+  const params = { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_checksumFlag]: 1 }
+  yield await compress(Buffer.concat(await Array.fromAsync(source)), { params })
 }
 
 /**
@@ -188,8 +208,34 @@ function unreadable(key: string, error: Fail): Fail {
   })
 }
 
+/** Bytes in one piece of what {@link gathered} yields: below that, each piece costs more than its bytes. */
+const GATHERED = 1024 * 1024
+
+/**
+ * Makes larger pieces of small ones: a pipe gives 64 kB at a time, and each is one more hash, write and
+ * promise. All of them are in the same memory: a piece is used up when the next one is asked for.
+ */
+async function* gathered(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void> {
+  let memory: Buffer | undefined
+  let filled = 0
+  for await (const chunk of source) {
+    if (memory !== undefined && filled + chunk.length > GATHERED) {
+      if (filled > 0) yield memory.subarray(0, filled)
+      filled = 0
+    }
+    if (chunk.length > GATHERED) {
+      yield chunk
+      continue
+    }
+    memory ??= Buffer.allocUnsafeSlow(GATHERED)
+    memory.set(chunk, filled)
+    filled += chunk.length
+  }
+  if (memory !== undefined && filled > 0) yield memory.subarray(0, filled)
+}
+
 async function* whileWanted(
-  source: AsyncIterable<Uint8Array>,
+  source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array, void> {
   for await (const chunk of source) {

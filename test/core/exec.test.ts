@@ -445,3 +445,30 @@ describe('flock', () => {
     expect(await flock(file.fd)).toBe(true)
   })
 })
+
+test('output: source that uses its memory again for each piece: every byte reaches the program', async () => {
+  const pieces = 400
+  const size = 9000 // below what a pipe takes at once, so that some of it waits in this process
+  async function* source() {
+    const memory = Buffer.alloc(size)
+    for (let piece = 0; piece < pieces; piece++) {
+      memory.fill(piece)
+      yield memory
+    }
+  }
+  const slow = ['sh', '-c', 'sleep 0.2; exec cat']
+  const found = Buffer.concat(await Array.fromAsync(output(slow, { input: source() })))
+  const wanted = Buffer.concat(Array.from({ length: pieces }, (_, piece) => Buffer.alloc(size, piece)))
+  expect(found.equals(wanted)).toBe(true)
+})
+
+test('output: pieces that are freed: whole until the next one is asked for, and gone then', async () => {
+  const kept: Buffer[] = []
+  let size = 0
+  for await (const piece of output(['head', '-c', '5000000', '/dev/zero'], { frees: true })) {
+    size += piece.length
+    kept.push(piece)
+  }
+  expect(size).toBe(5_000_000)
+  expect(kept.every(({ length }) => length === 0)).toBe(true)
+})

@@ -60,6 +60,19 @@ test('pack of a body whose pieces stand in the same memory: every one of them go
   }
 })
 
+test('pack of bytes: what is said of them, and what any zstd makes of them, is as of a stream', async () => {
+  await using opened = await open()
+  const { path: identity, recipient } = await ageKey(opened.path('key.txt'))
+  for (const bytes of [Buffer.alloc(0), Buffer.from('host'), body]) {
+    for (const recipients of [undefined, [recipient]]) {
+      const stored = await pack(opened.store, 'x', bytes, { level: 1, recipients })
+      expect(stored).toMatchObject({ plainSize: bytes.length, plainSha256: sha256(bytes) })
+      const found = await Array.fromAsync(unpack(opened.store, stored, { identity }))
+      expect(Buffer.concat(found).equals(bytes)).toBe(true)
+    }
+  }
+})
+
 test('packed file: the zstd program alone reads it', async () => {
   await using opened = await open()
   const stored = await packed(opened.store)
