@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { z } from 'zod'
 import { Fail } from '../../core/fail.ts'
@@ -64,6 +65,13 @@ export interface WalStore {
    * @throws {Fail} `store-missing`, `backup-damaged`, `wrong-key`
    */
   get(name: string): AsyncIterable<Buffer>
+  /**
+   * Reads all stored bytes of a whole file, and its hash, without looking into them: what is encrypted can
+   * be read so by anybody.
+   * @returns how many bytes of the body there are
+   * @throws {Fail} `store-missing`, `backup-damaged`
+   */
+  readStored(name: string): Promise<number>
   /** The plain bytes of a beginning, filled up with zeros to a whole segment by nobody. */
   getPartial(segment: string): AsyncIterable<Buffer>
   /** Undefined while nothing was shipped. */
@@ -134,6 +142,7 @@ export function openWalStore(options: WalStoreOptions): WalStore {
     deletePartial: (segment) => store.delete(place.bodies(`${place.key(segment)}.partial`)),
     list: (timeline) => list(store, options.prefix, timeline),
     get: (name) => getWhole(place, name),
+    readStored: (name) => readStored(place, place.key(name)),
     getPartial: (segment) => getBody(place, `${place.key(segment)}.partial`),
     has: (segment) => has(store, place.key(segment)),
     readPosition: () => readDocument(store, `${options.prefix}position.json`, positionSchema),
@@ -198,14 +207,27 @@ async function* getWhole(place: Place, name: string): AsyncGenerator<Buffer, voi
 }
 
 async function* getBody(place: Place, stem: string, sha256?: string): AsyncGenerator<Buffer, void> {
-  const [likely, other] = place.bodies(stem) as [string, string]
-  let key = likely
-  const stored = await place.store.get(likely).catch((error: unknown) => {
-    if (!(error instanceof Fail) || error.code !== 'store-missing') throw error
-    key = other
-    return place.store.get(other)
-  })
+  const { key, stored } = await openBody(place, stem)
   yield* decode(stored, key, place.codec, sha256)
+}
+
+async function openBody(place: Place, stem: string): Promise<{ key: string; stored: Readable }> {
+  const { store } = place
+  const [likely, other] = place.bodies(stem) as [string, string]
+  try {
+    return { key: likely, stored: await store.get(likely) }
+  } catch (error) {
+    if (!(error instanceof Fail) || error.code !== 'store-missing') throw error
+    return { key: other, stored: await store.get(other) }
+  }
+}
+
+async function readStored(place: Place, stem: string): Promise<number> {
+  await readHash(place.store, stem)
+  const { stored } = await openBody(place, stem)
+  let bytes = 0
+  for await (const chunk of stored as AsyncIterable<Buffer>) bytes += chunk.length
+  return bytes
 }
 
 async function list(store: Store, prefix: string, timeline: number | undefined): Promise<WalListing> {
