@@ -97,9 +97,9 @@ async function awaitSegments(scope: ArchiveScope, needed: Needed, taken: Physica
   let since = performance.now()
   for (;;) {
     const position = await wal.readPosition()
-    const lsn = position === undefined ? undefined : parseLsn(position.lsn)!
-    const missing = lsn === undefined || lsn < stop ? undefined : await firstMissing(wal, timeline, segments)
-    if (lsn !== undefined && lsn >= stop && missing === undefined) return
+    const lsn = position === undefined ? 0n : parseLsn(position.lsn)!
+    const missing = lsn < stop ? undefined : await firstMissing(wal, timeline, segments)
+    if (lsn >= stop && missing === undefined) return
     if (lsn !== reached) since = performance.now()
     reached = lsn
     const cause = await causeOf(scope)
