@@ -8,6 +8,7 @@ import { isInBase, planFromBase, restoreFromBase } from './recover/database.ts'
 import { isRecoverable } from './recover/plan.ts'
 import { recoverResult, showRecoverPlan } from './recover/show.ts'
 import { parseTarget, type Target } from './recover/target.ts'
+import { clusterClock, databaseClock } from './recover/times.ts'
 import { CLUSTER_FAILS } from './recover/verb.ts'
 import { planDatabaseRestore, restoreDatabase, type RestoreOptions, type RestoreScope } from './restore.ts'
 import { type RestorePlan, showRestorePlan } from './restore-plan.ts'
@@ -56,17 +57,24 @@ async function restore(call: Call): Promise<Outcome> {
   const begun = performance.now()
   using progress = beginProgress('restore', call.json)
   let bytes = 0
+  const [clock, clusters] = [databaseClock(), clusterClock()]
   const options: RestoreOptions = {
     onBytes: (count) => progress.show(formatSize((bytes += count))),
-    onPhase: (phase) => progress.show(phase),
+    onPhase: (phase) => {
+      clock.onPhase(phase)
+      progress.show(phase)
+    },
     confirm: async (plan) => {
       if (plan.before === null || call.yes || call.json || !canAsk()) return true
       return askYes(`${showRestorePlan(plan, new Date())}\nDo it?`)
     },
   }
-  const plan = isBase ? await restoreFromBase(scope, target, options) : await restoreDatabase(scope, options)
+  const plan = isBase
+    ? await restoreFromBase(scope, target, { ...options, onRecoverPhase: clusters.onPhase })
+    : await restoreDatabase(scope, options)
   const seconds = (performance.now() - begun) / 1000
-  return { text: showRestored(plan, seconds), result: { ...resultOf(plan), seconds } }
+  const milliseconds = { ...clusters.times(), ...clock.times() }
+  return { text: showRestored(plan, seconds), result: { ...resultOf(plan), seconds, milliseconds } }
 }
 
 /** Out of a backup of the whole cluster: what is recovered first, beside the cluster. */

@@ -16,7 +16,7 @@ import { take } from '../take.ts'
 import { nameFindings } from '../target.ts'
 import { copySpec } from './finish.ts'
 import { planRecovery, type RecoverPlan, type RecoverRequest } from './plan.ts'
-import { restoreCluster } from './run.ts'
+import { type RecoverPhase, restoreCluster } from './run.ts'
 import { hostSources } from './sources.ts'
 import type { Target } from './target.ts'
 import { killServer, recoverWorks } from './work.ts'
@@ -65,7 +65,7 @@ async function findingsOfName({ host, request }: RestoreScope): Promise<RestoreF
 export async function restoreFromBase(
   scope: RestoreScope,
   target: Target,
-  options: RestoreOptions = {},
+  options: RestoreOptions & { readonly onRecoverPhase?: (phase: RecoverPhase) => void } = {},
 ): Promise<RestorePlan> {
   const { host } = scope
   assertPossible({ findings: await findingsOfName(scope) }) // a recovery may take hours
@@ -83,6 +83,7 @@ export async function restoreFromBase(
         return true
       },
       ...(options.onBytes && { onBytes: options.onBytes }),
+      ...(options.onRecoverPhase && { onPhase: options.onRecoverPhase }),
     })
     const dumped = dumpHost(host, scope.request.database, recovered.plan)
     await take({ loaded: { host: dumped, text: '', path: '' }, overrides: [], job: JOB })

@@ -44,7 +44,7 @@ export function spaceFindings(spaces: readonly Space[]): RecoverFinding[] {
     .map(({ path, needs, free }) => ({
       level: 'impossible',
       code: 'no-space',
-      text: `"${path}" needs ${formatSize(needs)}, ${formatSize(free)} are free there`,
+      text: `"${path}" needs ${formatSize(needs)}, that is ${formatSize(needs - free)} more than are free there`,
       hint: 'Free some space, or restore elsewhere with --to DIR.',
     }))
 }

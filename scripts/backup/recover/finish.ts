@@ -53,7 +53,7 @@ export async function restoredCluster(host: Host, plan: RecoverPlan): Promise<Cl
 export async function startRestored(host: Host, plan: RecoverPlan): Promise<Cluster> {
   const cluster = await restoredCluster(host, plan)
   await cluster.start()
-  return cluster
+  return restoredCluster(host, plan) // where it really listens is in its own settings
 }
 
 /** What else a copy must not do shows in its own files, which are there by now. */

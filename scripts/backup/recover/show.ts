@@ -1,5 +1,6 @@
 import { formatDuration, formatSize } from '../../core/quantity.ts'
 import { formatLsn } from '../wal/segment.ts'
+import type { RecoverFinding } from './findings.ts'
 import { showWay } from './history.ts'
 import type { RecoverPlan } from './plan.ts'
 import type { RecoverResult } from './run.ts'
@@ -10,10 +11,7 @@ export function showRecoverPlan(plan: RecoverPlan): string {
   const { chain, route, place, way, request, tablespaces, spaces } = plan
   const { manifest } = chain.at(-1)!
   const { segments, goal } = route
-  const lines = plan.findings.map(({ level, text, hint }) => {
-    const how = hint === undefined ? '' : ` (${hint})`
-    return level === 'impossible' ? `x the run would refuse: ${text}${how}` : `! ${text}${how}`
-  })
+  const lines = plan.findings.map(showFinding)
   lines.push(
     `restore cluster of ${manifest.label}: kind ${manifest.kind}, PostgreSQL ${manifest.postgres.version}, ended ${manifest.ended}`,
   )
@@ -49,15 +47,33 @@ export function showRecoverPlan(plan: RecoverPlan): string {
   return lines.join('\n')
 }
 
+function showFinding({ level, text, hint }: RecoverFinding): string {
+  const how = hint === undefined ? '' : ` (${hint})`
+  return level === 'impossible' ? `x the run would refuse: ${text}${how}` : `! ${text}${how}`
+}
+
+/** How a restore went. */
+export interface RecoverReport {
+  readonly seconds: number
+  /** Its parts, for people. */
+  readonly times: string
+}
+
 /** What was done, for people. */
-export function showRecovered({ plan, recovered, cluster }: RecoverResult, seconds: number): string {
-  const { place, chain } = plan
-  const lines = plan.findings.map(({ text }) => `! ${text}`)
+export function showRecovered(
+  { plan, recovered, cluster }: RecoverResult,
+  { seconds, times }: RecoverReport,
+): string {
+  const { place, chain, archived, request } = plan
+  const lines = plan.findings.map(showFinding)
   const commit = recovered.lastCommit === null ? '' : `, its last transaction of ${recovered.lastCommit}`
   lines.push(
-    `cluster in ${place.dataDir} is that of ${chain.at(-1)!.manifest.label}, recovered to LSN ${recovered.lsn}${commit}, on timeline ${recovered.timeline}, in ${formatDuration(seconds)}`,
+    `cluster in ${place.dataDir} is that of ${chain.at(-1)!.manifest.label}, recovered to LSN ${recovered.lsn}${commit}, on timeline ${recovered.timeline}`,
+    `restored in ${formatDuration(seconds)}: ${times}`,
     cluster === undefined ? 'it is not started' : `it runs: psql -h ${cluster.socketDir} -p ${cluster.port}`,
   )
+  if (request.target.kind === 'latest' && archived !== undefined)
+    lines.push(`the store had all until ${archived.time}: what was written after that is lost`)
   if (place.before !== null) lines.push(`what was there is kept as ${place.before}`)
   if (place.kind === 'copy') lines.push('it listens on its socket only, and archives nothing')
   else lines.push('it is on a new timeline: take a new base backup now: howdah backup take JOB')

@@ -9,11 +9,15 @@ import type { Host } from '../../host/schema.ts'
 import { hostIdentity, type Identity, openIdentity } from '../../store/identity.ts'
 import { openStoreUrl } from '../../store/open.ts'
 import { formatLsn } from '../wal/segment.ts'
-import { isRecoverable, planRecovery, type RecoverRequest } from './plan.ts'
+import { collationFindings } from './collations.ts'
+import type { RecoverFinding } from './findings.ts'
+import { isRecoverable, planRecovery, type RecoverPlan, type RecoverRequest } from './plan.ts'
 import { restoreCluster } from './run.ts'
+import { secretFindings } from './secrets.ts'
 import { recoverResult, showRecovered, showRecoverPlan } from './show.ts'
 import { hostSources, type Sources, storedHost, storeSources } from './sources.ts'
 import { parseTarget } from './target.ts'
+import { clusterClock } from './times.ts'
 
 /** How a restore of a cluster fails; one of a database may begin with it. */
 export const CLUSTER_FAILS: readonly Code[] = [
@@ -71,10 +75,21 @@ async function restore(call: Call): Promise<Outcome> {
   await using places = await placesOf(call)
   const { host, sources, identity } = places
   if (call.planOnly) {
-    const plan = await planRecovery(host, sources, request, identity)
+    const plan = withNotes(await planRecovery(host, sources, request, identity), places.notes)
     return { text: showRecoverPlan(plan), result: recoverResult(plan), ok: isRecoverable(plan) }
   }
+  return restoreNow(call, request, places)
+}
+
+/** Adds what is known of the host file alone. */
+function withNotes(plan: RecoverPlan, notes: readonly RecoverFinding[]): RecoverPlan {
+  return { ...plan, findings: [...plan.findings, ...notes] }
+}
+
+async function restoreNow(call: Call, request: RecoverRequest, places: Places): Promise<Outcome> {
+  const { host, sources, identity } = places
   const begun = performance.now()
+  const clock = clusterClock()
   using progress = beginProgress('restore', call.json)
   let bytes = 0
   let total = 0
@@ -88,15 +103,25 @@ async function restore(call: Call): Promise<Outcome> {
         hint: `With --yes what is there is set aside, as ${plan.place.before}`,
       })
     },
+    onPhase: clock.onPhase,
     onBytes: (count) => progress.show(`${formatSize((bytes += count))} of ${formatSize(total)}`),
     onState: ({ replayed }) =>
       progress.show(replayed === undefined ? 'recovers' : `recovers, at LSN ${formatLsn(replayed)}`),
   })
   const seconds = (performance.now() - begun) / 1000
   const { lsn, timeline, lastCommit } = result.recovered
+  const sorted = result.cluster ? await collationFindings(result.cluster) : []
+  const plan = withNotes(result.plan, [...places.notes, ...sorted])
   return {
-    text: showRecovered(result, seconds),
-    result: { ...recoverResult(result.plan), lsn, newTimeline: timeline, lastCommit, seconds },
+    text: showRecovered({ ...result, plan }, { seconds, times: String(clock) }),
+    result: {
+      ...recoverResult(plan),
+      lsn,
+      newTimeline: timeline,
+      lastCommit,
+      seconds,
+      milliseconds: clock.times(),
+    },
   }
 }
 
@@ -105,6 +130,8 @@ interface Places extends AsyncDisposable {
   readonly sources: Sources
   /** File of the private key. */
   readonly identity: string | undefined
+  /** What the host file names and is not here, when it came out of a backup. */
+  readonly notes: readonly RecoverFinding[]
 }
 
 /** The host file and its stores; or a store alone, whose newest backup has the host file. */
@@ -112,7 +139,7 @@ async function placesOf(call: Call): Promise<Places> {
   const [from, cluster, file] = [text(call, 'from'), text(call, 'cluster'), text(call, 'identity')]
   if (from === undefined && cluster === undefined) {
     const { host } = await loadHost(call.file, call.overrides)
-    return placesWith(await hostIdentity(host, file), { host, sources: hostSources(host) })
+    return placesWith(await hostIdentity(host, file), { host, sources: hostSources(host), notes: [] })
   }
   if (from === undefined || cluster === undefined) {
     throw new Fail('usage', '--from and --cluster come together', {
@@ -121,10 +148,11 @@ async function placesOf(call: Call): Promise<Places> {
   }
   const sources = storeSources(openStoreUrl(from), cluster)
   const key = file === undefined ? undefined : await openIdentity({ path: resolve(file) })
-  return placesWith(key, { host: await storedHost(sources, key?.path, call.overrides), sources })
+  const host = await storedHost(sources, key?.path, call.overrides)
+  return placesWith(key, { host, sources, notes: await secretFindings(host) })
 }
 
-function placesWith(key: Identity | undefined, rest: Pick<Places, 'host' | 'sources'>): Places {
+function placesWith(key: Identity | undefined, rest: Pick<Places, 'host' | 'sources' | 'notes'>): Places {
   return { ...rest, identity: key?.path, [Symbol.asyncDispose]: async () => key?.[Symbol.asyncDispose]() }
 }
 

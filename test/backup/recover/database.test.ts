@@ -47,8 +47,10 @@ describe('restore of a database out of a backup of the whole cluster', () => {
   })
 
   test('without a target, when no dump has it: as it is in the newest WAL', async () => {
-    const { code } = await source.restore('database', 'shop', '--as', 'shop_newest')
+    const { code, stdout } = await source.restore('database', 'shop', '--as', 'shop_newest', '--json')
     expect(code).toBe(0)
+    const { milliseconds } = (JSON.parse(stdout) as { result: { milliseconds: object } }).result
+    expect(Object.keys(milliseconds)).toEqual(['fetch', 'recovery', 'handover', 'fill', 'analyze', 'swap'])
     expect(await query('select count(*)::int as n from t', 'shop_newest')).toEqual([{ n: 0 }])
   })
 

@@ -13,7 +13,7 @@ const query = <Row extends object = Record<string, unknown>>(text: string) =>
   source.server.query<Row>('postgres', text)
 
 beforeAll(async () => {
-  source = await recoverSource()
+  source = await recoverSource('[roles.app]\npassword = { file = "/nowhere/app" }\n')
   space = await ownFolder(source.server, 'space \\one "$HOME"')
   await query(`create tablespace fast location '${space.replaceAll("'", "''")}'`)
   await query('create table t (n int) tablespace fast')
@@ -150,7 +150,24 @@ describe('restore of a cluster with tablespaces', () => {
       `host.state_dir=${dir}/state`,
     ])
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
-    expect(JSON.parse(stdout)).toMatchObject({ ok: true, result: { newTimeline: 2 } })
+    expect(JSON.parse(stdout)).toMatchObject({
+      ok: true,
+      result: {
+        newTimeline: 2,
+        milliseconds: {
+          fetch: expect.any(Number),
+          recovery: expect.any(Number),
+          handover: expect.any(Number),
+        },
+        findings: [
+          {
+            level: 'warning',
+            hint: expect.any(String),
+            text: 'roles.app.password of the host file cannot be had here: secret file "/nowhere/app" does not exist',
+          },
+        ],
+      },
+    })
     {
       await using copy = await openCopy(source.server, join(dir, 'data'))
       expect(await copy.query('postgres', 'select count(*)::int as n from t')).toEqual([{ n: 9000 }])
