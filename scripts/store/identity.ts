@@ -23,7 +23,7 @@ const PREFIX = 'howdah-identity-'
  * @throws {Fail} `wrong-key` when it is no private key, `secret` when it cannot be had
  */
 export async function openIdentity(source: SecretRef | { readonly path: string }): Promise<Identity> {
-  await sweepLeftovers()
+  await sweepIdentities()
   const path = 'path' in source ? source.path : 'file' in source ? source.file : undefined
   if (path !== undefined) {
     assertIdentity(await contentOf(path), `file "${path}"`)
@@ -100,15 +100,29 @@ function assertIdentity(text: string, what: string): void {
   })
 }
 
-/** Removes what runs that were killed have left. What another user left is theirs. */
-async function sweepLeftovers(): Promise<void> {
+/** Files with private keys that runs have left which were killed. */
+export async function leftIdentities(): Promise<string[]> {
   const folder = memoryFolder()
-  const names = await readdir(folder).catch(() => [])
-  for (const name of names) {
+  const left: string[] = []
+  for (const name of await readdir(folder).catch(() => [])) {
     const [pid, start] = name.startsWith(PREFIX) ? name.slice(PREFIX.length).split('-') : []
     if (pid === undefined || (start !== undefined && (await startOf(pid)) === start)) continue
-    await rm(join(folder, name), { force: true }).catch(() => {}) // not ours to remove: its owner's next run does
+    left.push(join(folder, name))
   }
+  return left
+}
+
+/** Removes such files. What another user left is theirs. @returns those that are gone */
+export async function sweepIdentities(): Promise<string[]> {
+  const gone: string[] = []
+  for (const path of await leftIdentities()) {
+    const isGone = await rm(path, { force: true }).then(
+      () => true,
+      () => false, // not ours to remove: its owner's next run does
+    )
+    if (isGone) gone.push(path)
+  }
+  return gone
 }
 
 /**

@@ -1,11 +1,9 @@
-import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { stateAccess } from '../../cluster/lock.ts'
 import { requireCluster } from '../../cluster/open.ts'
 import { assertIdentity } from '../../cluster/ready.ts'
 import { Fail } from '../../core/fail.ts'
 import { makeFolder } from '../../core/file.ts'
-import { takeLock } from '../../core/lock.ts'
 import type { Host } from '../../host/schema.ts'
 import { hostIdentity } from '../../store/identity.ts'
 import { readCatalogs } from '../catalog.ts'
@@ -17,9 +15,9 @@ import { nameFindings } from '../target.ts'
 import { copySpec } from './finish.ts'
 import { planRecovery, type RecoverPlan, type RecoverRequest } from './plan.ts'
 import { type RecoverPhase, restoreCluster } from './run.ts'
+import { clearScratch, holdScratch, scratchCluster, scratchFolder } from './scratch-folder.ts'
 import { hostSources } from './sources.ts'
 import type { Target } from './target.ts'
-import { killServer, recoverWorks } from './work.ts'
 
 /**
  * Whether the backup that is wanted of a database is one of the whole cluster: by its label, by its job,
@@ -69,11 +67,9 @@ export async function restoreFromBase(
 ): Promise<RestorePlan> {
   const { host } = scope
   assertPossible({ findings: await findingsOfName(scope) }) // a recovery may take hours
-  const access = stateAccess('postgres')
-  await using _lock = await takeLock(join(host.host.state_dir, 'lock', 'scratch.lock'), { folder: access })
-  const folder = scratchFolder(host)
-  await clear(host) // what a dead run left: nobody else holds the lock
-  await makeFolder(folder, access)
+  await using _lock = await holdScratch(host)
+  await clearScratch(host) // what a dead run left: nobody else holds the lock
+  await makeFolder(scratchFolder(host), stateAccess('postgres'))
   try {
     await using key = await hostIdentity(host, scope.identity)
     const recovered = await restoreCluster(host, hostSources(host), requestOf(scope, target), {
@@ -97,15 +93,11 @@ export async function restoreFromBase(
       options,
     )
   } finally {
-    await clear(host)
+    await clearScratch(host)
   }
 }
 
 const JOB = 'scratch'
-
-function scratchFolder(host: Host): string {
-  return join(host.host.state_dir, 'scratch')
-}
 
 /** The scratch cluster as a host of its own, with a store beside it. */
 function dumpHost(host: Host, database: string, plan: RecoverPlan): Host {
@@ -138,7 +130,7 @@ function requestOf({ host, choice }: RestoreScope, target: Target): RecoverReque
     label: choice.label,
     job: choice.job,
     target,
-    to: join(folder, 'cluster'),
+    to: scratchCluster(host),
     port: host.postgres.port,
     tablespaces: new Map(),
     tablespaceFolder: join(folder, 'tablespaces'),
@@ -153,12 +145,4 @@ function assertHas({ chain }: RecoverPlan, database: string): void {
   throw new Fail('backup-missing', `backup ${label} has no database "${database}"`, {
     hint: `It has: ${names.join(', ')}`,
   })
-}
-
-async function clear(host: Host): Promise<void> {
-  const folder = scratchFolder(host)
-  // A recovery that was killed may have left its server running, whose files are about to go.
-  await recoverWorks(host.host.state_dir, join(folder, 'cluster'))
-  await killServer(join(folder, 'cluster'))
-  await rm(folder, { recursive: true, force: true })
 }

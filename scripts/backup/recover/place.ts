@@ -262,7 +262,7 @@ async function dataDirOf(host: Host, major: number, to: string | undefined): Pro
       hint: 'Name a host file of kind "private" or "debian".',
     })
   }
-  const own = resolve(postgres.kind === 'private' ? postgres.data_dir! : await debianPlace(host))
+  const own = await ownDataDir(host)
   if (to === undefined) {
     if (postgres.major === major) return own
     throw new Fail(
@@ -277,8 +277,11 @@ async function dataDirOf(host: Host, major: number, to: string | undefined): Pro
   })
 }
 
-async function debianPlace(host: Host): Promise<string> {
-  return (await openCluster(host))?.dataDir ?? debianDataDir(host.postgres)
+/** The data directory of the host file's cluster, whether there is one or not; not of a remote one. */
+export async function ownDataDir(host: Host): Promise<string> {
+  const { postgres } = host
+  if (postgres.kind === 'private') return resolve(postgres.data_dir!)
+  return resolve((await openCluster(host))?.dataDir ?? debianDataDir(postgres))
 }
 
 async function userOf(host: Host, dataDir: string, to: string | undefined): Promise<string> {

@@ -1,18 +1,16 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Cluster } from '../../cluster/cluster.ts'
-import { holdResource, stateAccess } from '../../cluster/lock.ts'
-import { openCluster } from '../../cluster/open.ts'
 import { Fail, messageOf } from '../../core/fail.ts'
 import { exists } from '../../core/file.ts'
 import { interrupted } from '../../core/interrupt.ts'
-import { takeLock } from '../../core/lock.ts'
 import { log } from '../../core/log.ts'
 import type { Host } from '../../host/schema.ts'
 import { randomLetters } from '../label.ts'
 import { fetchBackup, releaseControl } from './fetch.ts'
 import { handOver, startRestored } from './finish.ts'
+import { holdCopy, holdOwn } from './hold.ts'
 import { assertPlaceFree, assertStillFree } from './place.ts'
 import { assertRecoverable, explained, planRecovery, type RecoverPlan, type RecoverRequest } from './plan.ts'
 import { startPrefetcher } from './prefetch.ts'
@@ -58,8 +56,7 @@ export async function restoreCluster(
   request: RecoverRequest,
   options: RecoverOptions = {},
 ): Promise<RecoverResult> {
-  await using held = new AsyncDisposableStack()
-  await holdPlace(host, request, held)
+  await using _held = request.to === undefined ? await holdOwn(host) : await holdCopy(host, request.to)
   const plan = await planRecovery(host, sources, request, options.identity)
   const recoveredWorks = await recoverWorks(host.host.state_dir, plan.place.dataDir)
   // What a dead run had begun may have changed what is there.
@@ -174,29 +171,4 @@ async function spoolStep(
 ): Promise<{ from: string; to: string } | null> {
   const from = join(host.host.state_dir, 'spool', systemIdentifier)
   return (await exists(from)) ? { from, to: `${from}.before-${id}` } : null
-}
-
-/** Nobody else restores to that place, provisions that cluster, or ships its WAL meanwhile. */
-async function holdPlace(host: Host, { to }: RecoverRequest, held: AsyncDisposableStack): Promise<void> {
-  if (to !== undefined) {
-    const key = createHash('sha256').update(to).digest('hex').slice(0, 16)
-    const folder = stateAccess(host.postgres.kind === 'remote' ? undefined : 'postgres')
-    held.use(await takeLock(join(host.host.state_dir, 'lock', `restore-${key}.lock`), { folder }))
-    return
-  }
-  // What is there may be damaged: that is why it is restored.
-  const cluster = await openCluster(host).catch((error: unknown) => {
-    if (error instanceof Fail && error.code === 'cluster-mismatch') return undefined
-    throw error
-  })
-  held.use(await holdResource(host, cluster, 'cluster'))
-  held.use(
-    await holdResource(host, cluster, 'archive').catch((error: unknown) => {
-      if (!(error instanceof Fail) || error.code !== 'lock-held') throw error
-      throw new Fail('lock-held', 'the archive service of this cluster runs', {
-        hint: 'Stop it first: systemctl stop howdah-archive',
-        cause: error,
-      })
-    }),
-  )
 }

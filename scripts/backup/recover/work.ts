@@ -24,6 +24,8 @@ export interface Work {
   readonly phase: 'fill' | 'swap'
   readonly id: string
   readonly label: string
+  /** Whether it takes the place of the host file's cluster; of one that an older version began, nobody knows. */
+  readonly kind?: Place['kind']
   /** The final data directory. */
   readonly target: string
   /** Beside it: `<target>.restoring-<id>`. */
@@ -67,6 +69,7 @@ export function workOf({ id, label, place, moves, spool }: WorkNames): Work {
     phase: 'fill',
     id,
     label,
+    kind: place.kind,
     target: place.dataDir,
     root,
     data: join(root, 'data'),
@@ -184,24 +187,37 @@ async function makeLike(path: string, other: string): Promise<void> {
  */
 export async function recoverWorks(stateDir: string, target: string): Promise<string[]> {
   const lines: string[] = []
-  for (const name of await listJournals(dirname(journalPath(stateDir, PREFIX)))) {
-    if (!name.startsWith(PREFIX)) continue
-    const path = journalPath(stateDir, name)
+  for (const path of await workPaths(stateDir)) {
     const work = await readJournal<Work>(path)
-    if (work?.target !== target) continue
-    if (work.phase === 'fill') await undoWork(work)
-    else {
-      // Somebody may have started the old one meanwhile.
-      if (await exists(work.data)) await assertNotRunning(work.target)
-      await swapWork(work)
-    }
-    await removeJournal(path)
-    const how = work.phase === 'fill' ? 'what it had made was removed' : 'it was finished'
-    const line = `a restore of ${work.label} to "${target}" did not end: ${how}`
-    log('notice', `restore: ${line}`)
-    lines.push(line)
+    if (work?.target === target) lines.push(await endWork(path, work))
   }
   return lines
+}
+
+/**
+ * Finishes or undoes what one dead restore left. The caller holds its place.
+ * @param path its journal
+ * @returns a line about it, for people
+ * @throws {Fail} `target-not-empty` when what it was to take the place of runs again
+ */
+export async function endWork(path: string, work: Work): Promise<string> {
+  if (work.phase === 'fill') await undoWork(work)
+  else {
+    // Somebody may have started the old one meanwhile.
+    if (await exists(work.data)) await assertNotRunning(work.target)
+    await swapWork(work)
+  }
+  await removeJournal(path)
+  const how = work.phase === 'fill' ? 'what it had made was removed' : 'it was finished'
+  const line = `a restore of ${work.label} to "${work.target}" did not end: ${how}`
+  log('notice', `restore: ${line}`)
+  return line
+}
+
+/** Files in which restores, running or dead, say what they do. */
+export async function workPaths(stateDir: string): Promise<string[]> {
+  const names = await listJournals(dirname(journalPath(stateDir, PREFIX)))
+  return names.filter((name) => name.startsWith(PREFIX)).map((name) => journalPath(stateDir, name))
 }
 
 /** Content of a tablespace is in folders such as PG_15_202209061. */

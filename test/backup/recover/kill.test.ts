@@ -1,12 +1,9 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { RecoverPhase } from '../../../scripts/backup/recover/run.ts'
 import { run } from '../../../scripts/core/exec.ts'
+import { killRestoreAt, type RestoreMoment } from '../../support/killed-restore.ts'
 import { openCopy, type RecoverSource, recoverSource } from '../../support/recover.ts'
-import { ROOT } from '../../support/script.ts'
 
 let source: RecoverSource
 
@@ -24,7 +21,7 @@ beforeAll(async () => {
 
 afterAll(() => source[Symbol.asyncDispose]())
 
-const MOMENTS: readonly (RecoverPhase | 'copying' | 'recovering')[] = [
+const MOMENTS: readonly RestoreMoment[] = [
   'planned',
   'copying',
   'fetched',
@@ -34,27 +31,7 @@ const MOMENTS: readonly (RecoverPhase | 'copying' | 'recovering')[] = [
   'swapped',
 ]
 
-/** A restore, in the cluster's own place or beside it, that is killed as soon as it has done something. */
-async function killAt(moment: string, to?: string): Promise<void> {
-  const script = `
-    import { loadHost } from '${ROOT}/scripts/cluster/open.ts'
-    import { restoreCluster } from '${ROOT}/scripts/backup/recover/run.ts'
-    import { hostSources } from '${ROOT}/scripts/backup/recover/sources.ts'
-    const { host } = await loadHost(${JSON.stringify(source.file)})
-    const die = (moment) => moment === '${moment}' && process.kill(process.pid, 'SIGKILL')
-    const request = { label: 'latest', target: { kind: 'latest' }, tablespaces: new Map(), starts: false, ...${JSON.stringify({ to })} }
-    let bytes = 0
-    await restoreCluster(host, hostSources(host), request, {
-      onPhase: die,
-      onBytes: (count) => (bytes += count) > 500_000 && die('copying'),
-      onState: () => die('recovering'),
-    })`
-  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  })
-  const [, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null]
-  expect(signal).toBe('SIGKILL')
-}
+const killAt = (moment: RestoreMoment, to?: string) => killRestoreAt(source.file, moment, to)
 
 const folders = async () => (await readdir(source.server.dir)).toSorted()
 const journals = () => readdir(join(source.server.dir, 'state/journal'))
@@ -94,7 +71,7 @@ test.each(MOMENTS)(
   },
 )
 
-test.each(['decided', 'swapped'])(
+test.each(['decided', 'swapped'] as const)(
   'restore beside the cluster killed with SIGKILL when it has %s: what is in its place then can be started',
   async (moment) => {
     const to = join(source.server.dir, `beside-${moment}`)
