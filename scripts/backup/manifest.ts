@@ -59,6 +59,8 @@ const physical = z.object({
   walSegmentSize: count,
   blockSize: count,
   dataChecksums: z.boolean(),
+  /** How the server was built, by the names of its settings, and its `machine`; older backups do not say it. */
+  build: z.record(z.string(), z.string()).optional(),
   /** Pages of it had wrong checksums when it was taken. */
   hasBadChecksums: z.boolean().default(false),
   isFromStandby: z.boolean(),

@@ -171,6 +171,7 @@ function physicalOf(
     walSegmentSize: survey.walSegmentSize,
     blockSize: survey.blockSize,
     dataChecksums: survey.dataChecksums,
+    build: survey.build,
     hasBadChecksums: stream.hasBadChecksums(),
     isFromStandby: survey.isFromStandby,
     parent: parent?.label ?? null,

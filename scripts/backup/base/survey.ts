@@ -8,7 +8,7 @@ import { withClient } from '../session.ts'
 /** What a base backup says of a cluster before its first byte is read. */
 export interface PhysicalSurvey extends Pick<
   Physical,
-  'walSegmentSize' | 'blockSize' | 'dataChecksums' | 'isFromStandby' | 'databases' | 'settings'
+  'walSegmentSize' | 'blockSize' | 'dataChecksums' | 'build' | 'isFromStandby' | 'databases' | 'settings'
 > {
   /** Names and places of the tablespaces, by oid. */
   readonly tablespaces: readonly { readonly oid: string; readonly name: string; readonly location: string }[]
@@ -28,6 +28,16 @@ const SETTINGS = [
   'wal_level',
   'full_page_writes',
   'summarize_wal',
+]
+
+// What pg_control is compared with when a server starts (src/backend/access/transam/xlog.c, ReadControlFile).
+const BUILD = [
+  'block_size',
+  'wal_block_size',
+  'segment_size',
+  'max_identifier_length',
+  'max_index_keys',
+  'integer_datetimes',
 ]
 
 /** Looks at a whole cluster. */
@@ -59,6 +69,9 @@ async function queryCluster(client: Client): Promise<Row> {
       'walSegmentSize', (select bytes_per_wal_segment from pg_control_init()),
       'blockSize', current_setting('block_size')::int,
       'dataChecksums', current_setting('data_checksums') = 'on',
+      'build', (select json_object_agg(name, setting order by name) from (
+          select name, setting from pg_settings where name = any($2)
+          union all select 'machine', substring(version() from ' on ([^ ,-]+)')) built where setting is not null),
       'isFromStandby', pg_is_in_recovery(),
       'dataSize', (select sum(pg_database_size(oid)) from pg_database),
       'tablespaces', (select coalesce(json_agg(json_build_object(
@@ -73,7 +86,7 @@ async function queryCluster(client: Client): Promise<Row> {
         from pg_database d),
       'settings', (select json_object_agg(name, setting order by name) from pg_settings where name = any($1))
     ) as survey`,
-    [SETTINGS],
+    [SETTINGS, BUILD],
   )
   return rows[0]!.survey
 }

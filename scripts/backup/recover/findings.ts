@@ -5,6 +5,7 @@ import { exists } from '../../core/file.ts'
 import { Fail } from '../../core/fail.ts'
 import { formatSize } from '../../core/quantity.ts'
 import type { RestoreFinding } from '../restore-plan.ts'
+import { buildFindings } from './build-facts.ts'
 import type { PhysicalFound } from './choose.ts'
 import { assertPlaceFree, type Place, type Space, type TablespaceMove } from './place.ts'
 
@@ -15,7 +16,8 @@ export type RecoverFinding = RestoreFinding
 export async function hostFindings(found: PhysicalFound, bindir: string): Promise<RecoverFinding[]> {
   const missing = await programFindings(found, bindir)
   if (missing.length > 0) return missing
-  return [...(await collationFindings(found)), ...(await fileFindings(found, bindir))]
+  const built = await buildFindings(found.manifest.physical, bindir)
+  return [...built, ...(await collationFindings(found)), ...(await fileFindings(found, bindir))]
 }
 
 /** What is in the way where a cluster is to be restored to. */
@@ -106,7 +108,7 @@ async function fileFindings({ manifest }: PhysicalFound, bindir: string): Promis
     if (await exists(join(dirname(bindir), 'lib/postgresql', `${name}.so`))) continue
     findings.push({
       level: 'warning',
-      text: `library ${name} of shared_preload_libraries is not installed here: the cluster will not start without it`,
+      text: `library ${name} of shared_preload_libraries is not installed here: the cluster will not start without it, a copy does without it`,
     })
   }
   return findings
