@@ -204,7 +204,12 @@ export class Shipper {
     const { spool, wal } = this.#options
     const newest = [...segments, ...partials].sort().at(-1)
     for (const name of partials.filter((partial) => partial !== newest)) {
-      if (!segments.includes(name)) await wal.putPartial(name, spool.partialPath(name))
+      try {
+        if (!segments.includes(name)) await wal.putPartial(name, spool.partialPath(name))
+      } catch (error) {
+        if (isMissing(error)) continue // it became whole while the names were read
+        throw error
+      }
       await spool.remove(spool.partialPath(name))
     }
   }

@@ -122,11 +122,15 @@ async function hashFile(path: string): Promise<string> {
  * @param bytes of the file's beginning; default: all
  */
 export function encodeFile(path: string, codec: Codec, bytes?: number): AsyncIterable<Buffer> {
-  const file = createReadStream(path, {
+  return encrypted(through(readOnce(path, bytes), createZstdCompress(parametersOf(codec))), codec)
+}
+
+/** Opened only by who reads it: an error before that would be nobody's, and end the process. */
+async function* readOnce(path: string, bytes: number | undefined): AsyncGenerator<Buffer, void> {
+  yield* createReadStream(path, {
     highWaterMark: PIECE,
     ...(bytes !== undefined && { end: bytes - 1 }), // it is included
   })
-  return encrypted(through(file, createZstdCompress(parametersOf(codec))), codec)
 }
 
 const compress = promisify<Buffer, ZstdOptions, Buffer>(zstdCompress)

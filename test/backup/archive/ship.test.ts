@@ -1,11 +1,11 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { Samples } from '../../../scripts/backup/archive/samples.ts'
 import { Shipper } from '../../../scripts/backup/archive/ship.ts'
 import { Spool } from '../../../scripts/backup/archive/spool.ts'
-import { parseLsn, segmentStart } from '../../../scripts/backup/wal/segment.ts'
+import { nextSegment, parseLsn, segmentStart } from '../../../scripts/backup/wal/segment.ts'
 import { openWalStore, type WalStore } from '../../../scripts/backup/wal/wal-store.ts'
 import { dirStore } from '../../../scripts/store/dir.ts'
 import { startServer, type TestServer } from '../../support/server.ts'
@@ -60,8 +60,11 @@ const begun = (bytes: number) => Buffer.concat([content.subarray(0, bytes), Buff
 const used = () => Number(end - segmentStart(name, SIZE))
 
 /** A service that finds its server gone. */
-const lostRound = async (spool: Spool, wal: WalStore) => {
-  const shipper = new Shipper({
+const lostRound = (spool: Spool, wal: WalStore) =>
+  shipperOf(spool, wal).round({ received: undefined, isLost: true })
+
+const shipperOf = (spool: Spool, wal: WalStore) =>
+  new Shipper({
     spool,
     wal,
     expected: { systemIdentifier, segmentSize: SIZE, major: server.major },
@@ -73,8 +76,6 @@ const lostRound = async (spool: Spool, wal: WalStore) => {
     }),
     onGap: () => {},
   })
-  await shipper.round({ received: undefined, isLost: true })
-}
 
 const stored = async (wal: WalStore) => Buffer.concat(await Array.fromAsync(wal.getPartial(name)))
 
@@ -110,6 +111,23 @@ test.each([
     expect(await readdir(spool.folder)).toEqual([`${name}.partial`])
   },
 )
+
+test('a segment that becomes whole while the names in the spool are read: nothing is said of it before the next round', async () => {
+  const { spool, wal } = await spoolOf(used())
+  await writeFile(spool.partialPath(nextSegment(name, SIZE)), Buffer.alloc(SIZE))
+  const read = spool.read.bind(spool)
+  spool.read = async () => {
+    const found = await read()
+    spool.read = read
+    await rename(spool.partialPath(name), spool.path(name))
+    return found
+  }
+  const shipper = shipperOf(spool, wal)
+  await shipper.round({ received: undefined })
+  expect(await wal.has(name)).toBeUndefined()
+  await shipper.round({ received: undefined })
+  expect(await wal.has(name)).toBe('whole')
+})
 
 test('server lost, the spool has as much as is stored or more: all of it is stored', async () => {
   const { spool, wal } = await spoolOf(used())

@@ -154,6 +154,12 @@ describe('get', () => {
 })
 
 describe('partial', () => {
+  test('a beginning whose file is gone, as when it has become whole: an error for who puts it, nothing is stored', async () => {
+    const { wal, dir } = await open()
+    await expect(wal.putPartial(FIRST, join(dir, 'gone'))).rejects.toMatchObject({ code: 'ENOENT' })
+    expect(await wal.has(FIRST)).toBeUndefined()
+  })
+
   test('a beginning: replaced by a longer one, never a whole segment, deleted', async () => {
     const { wal, file, dir } = await open()
     const content = randomBytes(SIZE)
