@@ -47,18 +47,25 @@ const EXPIRED = new Set(['ExpiredToken', 'ExpiredTokenException', 'TokenRefreshR
  */
 export async function s3Client(sdk: typeof Sdk, spec: S3Spec, options: S3Options): Promise<S3> {
   const ca = spec.ca_file === undefined ? undefined : await readAuthority(spec.ca_file)
-  let client = makeClient(sdk, spec, { options, ca })
+  const making: Making = { options, ca, isSummed: false }
+  let client = makeClient(sdk, spec, making)
   const send = around(((...args: Parameters<Send>) => client.send(...args)) as Send, async (request) => {
     const used = client
+    const wasSummed = making.isSummed
     try {
       return await request()
     } catch (error) {
       const { name } = error as Error
+      // A bucket that locks what is written takes nothing without it, and nobody else wants it: it costs time.
+      if (!wasSummed && /content-md5/i.test((error as Error).message)) {
+        making.isSummed = true
+        return request()
+      }
       // The SDK corrects for a clock that goes wrong. When it is set right, one request still fails.
       if (name === 'RequestTimeTooSkewed') return request()
       if (!EXPIRED.has(name)) throw error
       // A client keeps its credentials, so there has to be a new one. Requests on the way keep theirs.
-      if (client === used) client = makeClient(sdk, spec, { options, ca })
+      if (client === used) client = makeClient(sdk, spec, making)
       return request()
     }
   })
@@ -75,9 +82,12 @@ export function around(send: Send, wrap: (request: () => Promise<unknown>) => Pr
 interface Making {
   readonly options: S3Options
   readonly ca: Buffer | undefined
+  /** Whether bodies that are stored need a Content-MD5, too. */
+  isSummed: boolean
 }
 
-function makeClient(sdk: typeof Sdk, spec: S3Spec, { options, ca }: Making): S3Client {
+function makeClient(sdk: typeof Sdk, spec: S3Spec, making: Making): S3Client {
+  const { options, ca } = making
   const patience = { ...PATIENCE, ...options }
   const client = new sdk.S3Client({
     region: spec.region,
@@ -97,7 +107,7 @@ function makeClient(sdk: typeof Sdk, spec: S3Spec, { options, ca }: Making): S3C
       ...(ca && { httpsAgent: { ca } }),
     },
   })
-  client.middlewareStack.add(contentMd5, { step: 'build', priority: 'low', name: 'contentMd5' })
+  client.middlewareStack.add(contentMd5(making), { step: 'build', priority: 'low', name: 'contentMd5' })
   return client
 }
 
@@ -107,25 +117,27 @@ interface Request {
 }
 
 /**
- * A request to delete needs a checksum of its body. Every server knows MD5; the CRC32 that the SDK
- * sends is news to many.
+ * A request to delete needs a checksum of its body, and one to store in a bucket with locks. Every server
+ * knows MD5; the CRC32 that the SDK sends is news to many.
  */
-function contentMd5<Args extends object, Result>(
-  next: (args: Args) => Promise<Result>,
-  context: { readonly commandName?: string },
-): (args: Args) => Promise<Result> {
-  return async (args) => {
-    if (context.commandName === 'DeleteObjectsCommand') {
-      const { headers, body } = (args as unknown as { readonly request: Request }).request
-      for (const name of Object.keys(headers)) {
-        if (/^x-amz-(sdk-)?checksum-/i.test(name)) delete headers[name]
+function contentMd5(making: Making) {
+  const stores = new Set(['PutObjectCommand', 'UploadPartCommand'])
+  return <Args extends object, Result>(
+    next: (args: Args) => Promise<Result>,
+    { commandName = '' }: { readonly commandName?: string },
+  ): ((args: Args) => Promise<Result>) =>
+    async (args) => {
+      if (commandName === 'DeleteObjectsCommand' || (making.isSummed && stores.has(commandName))) {
+        const { headers, body } = (args as unknown as { readonly request: Request }).request
+        for (const name of Object.keys(headers)) {
+          if (/^x-amz-(sdk-)?checksum-/i.test(name)) delete headers[name]
+        }
+        headers['content-md5'] = createHash('md5')
+          .update(body as string | Uint8Array)
+          .digest('base64')
       }
-      headers['content-md5'] = createHash('md5')
-        .update(body as string | Uint8Array)
-        .digest('base64')
+      return next(args)
     }
-    return next(args)
-  }
 }
 
 async function readAuthority(path: string): Promise<Buffer> {

@@ -1,12 +1,12 @@
-import { randomUUID } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { interrupted } from '../core/interrupt.ts'
 import { checkKey, checkPrefix } from './key.ts'
+import { type Conditions, create } from './s3-create.ts'
 import { around, PATIENCE, type S3, s3Client, type S3Options, type S3Spec } from './s3-client.ts'
-import { isPrecondition, isRetryable, s3Fail } from './s3-fail.ts'
+import { isRetryable, s3Fail } from './s3-fail.ts'
 import { read } from './s3-read.ts'
-import { type Place, TOKEN, upload } from './s3-upload.ts'
+import { type Place, upload } from './s3-upload.ts'
 import type { ByteRange, Entry, Store } from './store.ts'
 import { storeUrl } from './url.ts'
 
@@ -35,12 +35,20 @@ export function s3Store(spec: S3Spec, options: S3Options = {}): Store {
     patience: { ...PATIENCE, ...options },
     s3: () => (opened ??= open()),
   }
+  const { attempts } = bucket.patience
+  const conditions: Conditions = { known: undefined }
   return {
     url: bucket.url,
     list: (wanted) => list(bucket, checkPrefix(wanted)),
     get: (key, range) => get(bucket, checkKey(key), range),
     put: (key, body) => put(bucket, checkKey(key), body),
-    create: (key, body) => create(bucket, checkKey(key), body),
+    create: (key, body) =>
+      doing(bucket, `create "${checkKey(key)}"`, async () =>
+        create(
+          { s3: await bucket.s3(), at: placeOf(bucket, key), attempts, conditions, url: bucket.url },
+          body,
+        ),
+      ),
     async delete(keys) {
       const all = keys.map((key) => bucket.prefix + checkKey(key))
       for (let first = 0; first < all.length; first += DELETE_KEYS)
@@ -71,58 +79,6 @@ async function put(bucket: Bucket, key: string, body: AsyncIterable<Uint8Array>)
   const pauses = UPLOAD_PAUSES.map((share) => share * idleMilliseconds)
   const size = await upload({ s3: { ...s3, send }, at, pauses }, body)
   return { key, size, modified: new Date() }
-}
-
-async function create(bucket: Bucket, key: string, body: Uint8Array): Promise<boolean> {
-  return doing(bucket, `create "${key}"`, async () => {
-    const { sdk, send } = await bucket.s3()
-    const at = placeOf(bucket, key)
-    const token = randomUUID()
-    const put = new sdk.PutObjectCommand({
-      ...at,
-      Body: body,
-      IfNoneMatch: '*',
-      Metadata: { [TOKEN]: token },
-    })
-    const isOurs = async () => (await send(new sdk.HeadObjectCommand(at))).Metadata?.[TOKEN] === token
-    for (let attempt = 1; ; attempt++) {
-      try {
-        await send(put, { abortSignal: interrupted })
-        return true
-      } catch (error) {
-        // The answer to an earlier try may have been lost, and then it is our own object that is in the way.
-        if (isAmbiguous(error) || attempt > 1) {
-          const isHere = await isOurs().catch((reason: unknown) => {
-            if (isMissing(reason)) return undefined
-            throw isPrecondition(error) ? reason : error
-          })
-          if (isHere !== undefined) return isHere
-        }
-        if (!isPrecondition(error)) throw error
-        // 412: somebody has the key. 409: somebody is about to, or fails; only another try can tell.
-        if (error.name !== 'ConditionalRequestConflict') return false
-        if (attempt === bucket.patience.attempts) throw error
-        await pause(attempt)
-      }
-    }
-  })
-}
-
-/** Whether the server may have done what it seems to have refused. */
-function isAmbiguous(error: unknown): boolean {
-  const { $metadata = {} } = error as {
-    readonly $metadata?: { readonly attempts?: number; readonly httpStatusCode?: number }
-  }
-  return ($metadata.attempts ?? 1) > 1 || ($metadata.httpStatusCode ?? 500) >= 500
-}
-
-/** What the server says to a question without a body, where nothing can name the reason. */
-function isMissing(error: unknown): boolean {
-  return ['NotFound', 'NoSuchKey'].includes((error as Error).name)
-}
-
-function pause(attempt: number): Promise<void> {
-  return sleep(Math.random() * 100 * 2 ** attempt, undefined, { signal: interrupted })
 }
 
 async function get(bucket: Bucket, key: string, range: ByteRange | undefined): Promise<Readable> {

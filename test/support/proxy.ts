@@ -4,7 +4,7 @@ import { type AddressInfo, createConnection, createServer, type Socket } from 'n
 /** What happens to one HTTP request. */
 export type Fault =
   /** The proxy answers itself; the server never hears of it. */
-  | { readonly answer: number; readonly code: string }
+  | { readonly answer: number; readonly code: string; readonly message?: string }
   /** The connection is cut after so many bytes of the answer; 0: the server did it, and nobody is told. */
   | { readonly cutAnswer: number }
   /** The connection is cut after so many bytes of the request. */
@@ -105,8 +105,8 @@ class Relay {
     this.up = 0
     this.down = 0
     if (typeof this.fault !== 'object' || !('answer' in this.fault)) return
-    const { answer, code } = this.fault
-    const body = `<?xml version="1.0"?><Error><Code>${code}</Code><Message>by the proxy</Message></Error>`
+    const { answer, code, message = 'by the proxy' } = this.fault
+    const body = `<?xml version="1.0"?><Error><Code>${code}</Code><Message>${message}</Message></Error>`
     const headers = `content-type: application/xml\r\ncontent-length: ${body.length}\r\nconnection: close`
     this.client.end(`HTTP/1.1 ${answer} ${code}\r\n${headers}\r\n\r\n${body}`)
   }
