@@ -36,7 +36,7 @@ export function showRecoverPlan(plan: RecoverPlan): string {
     segments.length === 0
       ? '  WAL         only that of the backup'
       : `  WAL         ${segments.length} segments, ${segments[0]} to ${segments.at(-1)}: all are in the store`,
-    `  fetches     ${formatSize(plan.bytes)} of backup, ${formatSize(plan.walBytes)} of WAL before compression`,
+    `  fetches     ${formatSize(plan.bytes)} of backup, taken in ${formatDuration(takenSeconds(plan))}, and ${formatSize(plan.walBytes)} of WAL before compression`,
     `  data        ${place.dataDir}, for OS user ${place.osUser}`,
   )
   for (const { name, from, to } of tablespaces)
@@ -57,6 +57,14 @@ export interface RecoverReport {
   readonly seconds: number
   /** Its parts, for people. */
   readonly times: string
+}
+
+/** How long the backup and those that it stands on were taken: nothing else is known of how fast the store is. */
+function takenSeconds({ chain }: RecoverPlan): number {
+  return chain.reduce((sum, { manifest }) => {
+    const took = Date.parse(manifest.ended) - Date.parse(manifest.begun)
+    return sum + Math.max(0, took) / 1000
+  }, 0)
 }
 
 /** What was done, for people. */
@@ -93,6 +101,7 @@ export function recoverResult(plan: RecoverPlan): Record<string, unknown> {
     timeline: way?.timeline ?? null,
     segments: route.segments,
     bytes: plan.bytes,
+    takenSeconds: takenSeconds(plan),
     walBytes: plan.walBytes,
     dataDir: place.dataDir,
     before: place.before,

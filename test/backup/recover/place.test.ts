@@ -98,6 +98,7 @@ describe('restore of a cluster with tablespaces', () => {
       code: 1,
       result: {
         result: {
+          takenSeconds: expect.closeTo(50, -2),
           findings: [
             {
               level: 'impossible',
