@@ -3,14 +3,7 @@ import { createReadStream } from 'node:fs'
 import { open, stat } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import { setImmediate } from 'node:timers/promises'
-import { promisify } from 'node:util'
-import {
-  constants,
-  createZstdCompress,
-  createZstdDecompress,
-  zstdCompress,
-  type ZstdOptions,
-} from 'node:zlib'
+import { constants, createZstdCompress, createZstdDecompress, type ZstdOptions } from 'node:zlib'
 import { output } from '../../core/exec.ts'
 import { Fail, messageOf } from '../../core/fail.ts'
 import { requireIdentity } from '../../store/pipeline.ts'
@@ -46,16 +39,15 @@ export async function encode(path: string, codec: Codec): Promise<Encoded> {
   const { size } = await stat(path)
   if (size > IN_MEMORY) return { sha256: await hashFile(path), body: () => encodeFile(path, codec) }
   const memory = take(size)
-  let packed: Promise<Buffer> | undefined
+  let packed: Promise<Buffer[]> | undefined
   try {
     const bytes = await readInto(memory, path, size)
-    // With room for all of it, zstd reads where the bytes are and needs one call.
-    packed = compress(bytes, { ...parametersOf(codec), chunkSize: bound(bytes.length) })
+    packed = compress(bytes, codec)
     packed.catch(() => {}) // whoever asks for the body is told
     const sha256 = await hashOf(bytes)
-    const whole = packed
+    const pieces = packed
     const body = async function* () {
-      yield await whole
+      yield* await pieces
     }
     return { sha256, body: () => encrypted(body(), codec) }
   } finally {
@@ -106,9 +98,14 @@ function give(memory: Buffer): void {
   else spare.push(memory)
 }
 
-/** What zstd can need at most for so many bytes: ZSTD_COMPRESSBOUND() of zstd.h, and a little more. */
-function bound(bytes: number): number {
-  return bytes + Math.ceil(bytes / 256) + 1024
+/** What zstd fills at a time: one piece of 16 MB would keep as much memory as it could need at the worst. */
+const OUT = 4 * PIECE
+
+/** zstd reads where the bytes are; what it makes of them is kept as it comes. */
+async function compress(bytes: Buffer, codec: Codec): Promise<Buffer[]> {
+  const zstd = createZstdCompress({ ...parametersOf(codec), chunkSize: OUT, pledgedSrcSize: bytes.length })
+  zstd.end(bytes)
+  return Array.fromAsync(zstd as AsyncIterable<Buffer>)
 }
 
 async function hashFile(path: string): Promise<string> {
@@ -132,8 +129,6 @@ async function* readOnce(path: string, bytes: number | undefined): AsyncGenerato
     ...(bytes !== undefined && { end: bytes - 1 }), // it is included
   })
 }
-
-const compress = promisify<Buffer, ZstdOptions, Buffer>(zstdCompress)
 
 function parametersOf({ level }: Codec): ZstdOptions {
   return {
