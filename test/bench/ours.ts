@@ -14,6 +14,8 @@ export const HOWDAH: string = join(ROOT, 'scripts/howdah')
 export interface OurHost {
   readonly file: string
   readonly store: string
+  /** State folder. */
+  readonly state: string
 }
 
 /** Versions of what we consist of. */
@@ -49,7 +51,7 @@ ${extra}`
   await writeFile(file, text)
   // Once without being measured: the launcher may have something to install, and Node to compile.
   await run([HOWDAH, 'backup', 'list', '-c', file])
-  return { file, store }
+  return { file, store, state: join(server.dir, 'state') }
 }
 
 /** A host file whose backups are encrypted for a key that is made here. */
@@ -61,11 +63,15 @@ export async function writeOurAgeHost(server: TestServer, name: string): Promise
 }
 
 /** Takes a backup into an empty store. */
-export function takeSide({ file, store }: OurHost, job: 'base' | 'dump'): Side {
+export function takeSide({ file, store, state }: OurHost, job: 'base' | 'dump'): Side {
+  // A host knows where it has stored something, and does not begin anew there.
+  const folders = [store, join(state, 'stores')]
   return {
     argv: [HOWDAH, 'backup', 'take', job, '-c', file],
     isRoot: true,
-    before: () => rm(store, { recursive: true, force: true }),
+    before: async () => {
+      for (const folder of folders) await rm(folder, { recursive: true, force: true })
+    },
     after: () => folderBytes(join(store, 'test/main/backup')),
   }
 }
