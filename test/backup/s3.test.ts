@@ -1,6 +1,7 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { ListObjectVersionsCommand, PutObjectLockConfigurationCommand } from '@aws-sdk/client-s3'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Manifest } from '../../scripts/backup/manifest.ts'
 import { s3Store } from '../../scripts/store/s3.ts'
@@ -127,6 +128,54 @@ test('prune: the newest of each job stays in the bucket, and nothing is left of 
   const folders = (await keysOf('hosts/db1/test/main/backup/')).map((name) => name.split('/')[5])
   expect(new Set(folders)).toEqual(new Set([dump.label, base.label]))
   await succeed('backup', 'verify')
+})
+
+/** A bucket that locks what is written for a day. */
+async function lockedBucket(): Promise<string> {
+  const Bucket = await s3.makeBucket({ objectLock: true })
+  const Rule = { DefaultRetention: { Mode: 'GOVERNANCE' as const, Days: 1 } }
+  const ObjectLockConfiguration = { ObjectLockEnabled: 'Enabled' as const, Rule }
+  await s3.client.send(new PutObjectLockConfigurationCommand({ Bucket, ObjectLockConfiguration }))
+  return Bucket
+}
+
+test('a bucket that keeps versions and locks them: what prune deletes is listed no more, and verify finds nothing wrong', async () => {
+  const Bucket = await lockedBucket()
+  const there = `store.bucket.bucket=${Bucket}`
+  const labels: string[] = []
+  for (let number = 0; number < 2; number++) {
+    const { stdout } = await howdah('backup', 'take', 'small', '--json', there)
+    labels.push((JSON.parse(stdout) as { result: Manifest }).result.label)
+  }
+  await succeed('backup', 'prune', '--yes', there)
+  const list = await succeed('backup', 'list', there)
+  expect([list.includes(labels[0]!), list.includes(labels[1]!)]).toEqual([false, true])
+  await succeed('backup', 'verify', '--all', '--deep', '--identity', key.path, there)
+  const { Versions } = await s3.client.send(new ListObjectVersionsCommand({ Bucket }))
+  expect(Versions!.some(({ Key }) => Key!.endsWith(`catalog/${labels[0]}.json`))).toBe(true)
+})
+
+test('credentials that may only add: prune says what it could not delete, and every backup stays whole', async () => {
+  const Bucket = await s3.makeBucket()
+  await s3.allow(Bucket, ['s3:GetObject', 's3:PutObject', 's3:ListBucket'])
+  const secret = join(server.dir, 'other-secret')
+  await writeFile(secret, s3.other.secretKey, { mode: 0o600 })
+  const as = [
+    `store.bucket.bucket=${Bucket}`,
+    'store.bucket.access_key.env=S3_KEY_other',
+    `store.bucket.secret_key.file=${secret}`,
+  ]
+  const labels: string[] = []
+  for (let number = 0; number < 2; number++) {
+    const { code, stdout, stderr } = await howdah('backup', 'take', 'small', '--json', ...as)
+    expect([code, stderr]).toEqual([0, expect.stringContaining('the mark of a take in progress is left')])
+    labels.push((JSON.parse(stdout) as { result: Manifest }).result.label)
+  }
+  const pruned = await succeed('backup', 'prune', '--yes', ...as)
+  expect(pruned).toContain(`! the store would not delete ${labels[0]}: it is kept`)
+  await succeed('backup', 'verify', '--all', '--deep', '--identity', key.path, ...as)
+  const list = await succeed('backup', 'list', ...as)
+  expect(labels.map((label) => list.includes(label))).toEqual([true, true])
 })
 
 test('a wrong secret key, or a server that is not there: said with its exit code, and nothing is stored', async () => {
