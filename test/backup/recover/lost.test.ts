@@ -140,7 +140,7 @@ describe('restore of a cluster', () => {
     const { code, stderr } = await source.restore('cluster', '--to', dir, aside())
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     await using copy = await openCopy(source.server, dir)
-    expect(await copy.query('postgres', 'select count(*)::int as n from t')).toEqual([{ n: 40_010 }])
+    expect(await copy.query('postgres', 'select count(*)::int as n from t')).toEqual([{ n: 40_020 }])
     expect(await copy.query('postgres', 'show cron.launch_active_jobs')).toEqual([
       { 'cron.launch_active_jobs': 'off' },
     ])
