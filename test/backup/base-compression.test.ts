@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Manifest } from '../../scripts/backup/manifest.ts'
+import { run } from '../../scripts/core/exec.ts'
 import { queryRestored, restoreByScript } from '../support/by-hand.ts'
 import { type Refusal, startPgProxy } from '../support/pg-proxy.ts'
 import { freePort } from '../support/port.ts'
@@ -79,18 +80,27 @@ test.each<[string, Refusal]>([
     'has a zstd without threads',
     { code: '22023', message: 'could not set compression worker count to 2: Unsupported parameter' },
   ],
-])('a server that %s: this host compresses, says so, and the backup restores', async (_how, refusal) => {
-  const { stderr, manifest, commands } = await takeBehind(refusal)
-  expect(stderr).toContain('this server cannot compress with zstd, so this host does it')
-  expect(commands.map((command) => command.includes('COMPRESSION'))).toEqual([true, false])
-  const base = manifest.files.find(({ name }) => name === 'base.tar.zst')!
-  expect(base.size).toBeLessThan(manifest.physical!.dataSize / 2)
-  const target = join(server.dir, `restored ${manifest.label}`)
-  const from = join(server.dir, 'store/test/main/backup', manifest.label)
-  expect(await restoreByScript(server, from, ['--target', target])).toMatchObject({ code: 0 })
-  const rows = await queryRestored(server, target, `select count(*) || ' ' || sum(n) from t`)
-  expect(rows).toEqual(['5000 12502500'])
-})
+])(
+  'a server that %s: this host compresses all of it, its WAL too, says so, and the backup restores',
+  async (_how, refusal) => {
+    const { stderr, manifest, commands } = await takeBehind(refusal)
+    expect(stderr).toContain('this server cannot compress with zstd, so this host does it')
+    expect(commands.map((command) => command.includes('COMPRESSION'))).toEqual([true, false])
+    const base = manifest.files.find(({ name }) => name === 'base.tar.zst')!
+    expect(base.size).toBeLessThan(manifest.physical!.dataSize / 2)
+    // Its WAL has no file of its own, which would be left as it is: it is in the archive of the data directory.
+    const names = manifest.files.map(({ name }) => name)
+    expect(names.filter((name) => /wal/.test(name))).toEqual([])
+    expect(names.filter((name) => !name.endsWith('.zst'))).toEqual(['RESTORE.md', 'restore.sh', 'SHA256SUMS'])
+    const target = join(server.dir, `restored ${manifest.label}`)
+    const from = join(server.dir, 'store/test/main/backup', manifest.label)
+    const list = await run(['sh', '-c', 'zstd -dc "$1" | tar -t', 'sh', join(from, 'base.tar.zst')])
+    expect(list.stdout).toMatch(/^pg_wal\/[0-9A-F]{24}$/m)
+    expect(await restoreByScript(server, from, ['--target', target])).toMatchObject({ code: 0 })
+    const rows = await queryRestored(server, target, `select count(*) || ' ' || sum(n) from t`)
+    expect(rows).toEqual(['5000 12502500'])
+  },
+)
 
 test('any other error: the take fails with it, and is not tried again without compression', async () => {
   const refused = takeBehind({ code: '53100', message: 'could not read block 3: disk on fire' })
