@@ -1,9 +1,8 @@
-import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { stateAccess } from '../../cluster/lock.ts'
 import { takeLock } from '../../core/lock.ts'
 import type { Host } from '../../host/schema.ts'
-import { killServer, recoverWorks } from './work.ts'
+import { killServer, recoverWorks, removeTree } from './work.ts'
 
 /** Folder of everything that the restore of a database out of a backup of the whole cluster makes. */
 export function scratchFolder(host: Host): string {
@@ -29,5 +28,5 @@ export async function clearScratch(host: Host): Promise<void> {
   // A recovery that was killed may have left its server running, whose files are about to go.
   await recoverWorks(host.host.state_dir, scratchCluster(host))
   await killServer(scratchCluster(host))
-  await rm(scratchFolder(host), { recursive: true, force: true })
+  await removeTree(scratchFolder(host))
 }

@@ -121,10 +121,18 @@ export async function makeWork(work: Work, place: Place): Promise<void> {
 /** Removes everything that a restore has made, and its server. What was there before stays as it is. */
 export async function undoWork(work: Work): Promise<void> {
   await killServer(work.data)
-  await rm(work.socket, { recursive: true, force: true })
+  await removeTree(work.socket)
   if (work.listens) await rmdir(work.listens).catch(ignoreKept)
-  for (const { temporary } of work.tablespaces) await rm(temporary, { recursive: true, force: true })
-  await rm(work.root, { recursive: true, force: true })
+  for (const { temporary } of work.tablespaces) await removeTree(temporary)
+  await removeTree(work.root)
+}
+
+/**
+ * Removes a folder with all that is in it. Programs of a run that was killed, such as its restore_command, may
+ * still write into it for a moment: it is tried again for ten seconds.
+ */
+export async function removeTree(path: string): Promise<void> {
+  await rm(path, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 })
 }
 
 /**
@@ -153,8 +161,8 @@ export async function swapWork(work: Work): Promise<void> {
   if (work.spool) await step(work.spool)
   await step({ from: work.data, to: work.target }) // commit point: the restored cluster is there
   await relinkKept(work)
-  await rm(work.socket, { recursive: true, force: true })
-  await rm(work.root, { recursive: true, force: true })
+  await removeTree(work.socket)
+  await removeTree(work.root)
 }
 
 /** What was set aside must find its own tablespaces: started as it was, it would write into the new ones. */
