@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { Fail } from './fail.ts'
 import { interrupted } from './interrupt.ts'
+import { free } from './memory.ts'
 
 /** How a program is run. Everything is optional. */
 export interface ExecOptions {
@@ -81,10 +82,7 @@ export interface OutputOptions extends ExecOptions {
   readonly input?: AsyncIterable<Uint8Array>
   /** What errors call it, where a shell runs it. */
   readonly called?: string
-  /**
-   * The reader has used a piece up when it asks for the next one: its memory is freed then. Left to the
-   * garbage collector, a stream costs it some hundred collections a gigabyte.
-   */
+  /** The reader has used a piece up when it asks for the next one: its memory is freed then. */
   readonly frees?: boolean
   /** Told the last 4096 characters of its standard error, when it ended well. */
   readonly onStderr?: (tail: string) => void
@@ -180,10 +178,10 @@ function begin(
 }
 
 /** What a pipe gives, each piece in memory of its own. */
-async function* freed(source: AsyncIterable<Buffer<ArrayBuffer>>): AsyncGenerator<Buffer, void> {
+async function* freed(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void> {
   for await (const chunk of source) {
     yield chunk
-    if (chunk.length === chunk.buffer.byteLength) chunk.buffer.transfer(0)
+    free(chunk)
   }
 }
 

@@ -6,6 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import { input, run } from '../../core/exec.ts'
 import { Fail } from '../../core/fail.ts'
 import { isMissing, readTextIfAny } from '../../core/file.ts'
+import { free } from '../../core/memory.ts'
 import { unpack } from '../../store/pipeline.ts'
 import type { Store } from '../../store/store.ts'
 import type { ManifestFile } from '../manifest.ts'
@@ -34,10 +35,16 @@ export interface FetchOptions {
 export async function fetchBackup(plan: RecoverPlan, work: Work, options: FetchOptions): Promise<void> {
   const { chain, place } = plan
   const chosen = chain.at(-1)!
-  if (chain.length === 1) {
-    await unpackInto(chosen, { data: work.data, tablespace: (oid) => temporaryOf(work, oid) }, plan, options)
-  } else {
-    await combine(plan, work, options)
+  const paths = [work.data, ...work.tablespaces.map(({ temporary }) => temporary)]
+  const flushing = flushingOf(paths, options)
+  try {
+    if (chain.length > 1) await combine(plan, work, flushing)
+    else {
+      const tablespace = (oid: string) => temporaryOf(work, oid)
+      await unpackInto(chosen, { data: work.data, tablespace }, plan, flushing)
+    }
+  } finally {
+    await flushing.over()
   }
   await chmod(work.data, 0o700) // whatever it was: the server refuses to start from an open one
   // It beats recovery.signal, and is in every backup of a standby.
@@ -45,8 +52,32 @@ export async function fetchBackup(plan: RecoverPlan, work: Work, options: FetchO
   await rm(join(work.data, 'postmaster.pid'), { force: true })
   await writeTablespaceMap(work, place.owner)
   await writeFor(join(work.data, 'recovery.signal'), '', place.owner)
-  const paths = [work.data, ...work.tablespaces.map(({ temporary }) => temporary)]
   await run(['sync', '--file-system', ...paths], { timeoutSeconds: 3600 })
+}
+
+/** Stored bytes between two flushes. */
+const FLUSH_SIZE = 128 * 1024 ** 2
+
+/** Flushes what is unpacked meanwhile: the disk would have nothing to do, and all of it at the end. */
+function flushingOf(
+  paths: readonly string[],
+  options: FetchOptions,
+): FetchOptions & { over(): Promise<unknown> } {
+  let bytes = 0
+  let flush: Promise<unknown> | undefined
+  return {
+    ...options,
+    onBytes(count) {
+      options.onBytes?.(count)
+      bytes += count
+      if (bytes < FLUSH_SIZE || flush !== undefined) return
+      bytes = 0
+      flush = run(['sync', '--file-system', ...paths], { timeoutSeconds: 3600 })
+        .catch(() => {}) // the one at the end tells
+        .finally(() => (flush = undefined))
+    },
+    over: async () => flush,
+  }
 }
 
 /** Lets a server start. */
@@ -169,7 +200,10 @@ async function* stored(
     hash.update(chunk)
     size += chunk.length
     onBytes?.(chunk.length)
-    if (held !== undefined) yield held
+    if (held !== undefined) {
+      yield held
+      free(held)
+    }
     held = chunk
   }
   if (size !== file.size) throw damaged(`stored file "${key}" has ${size} bytes, ${file.size} were written`)

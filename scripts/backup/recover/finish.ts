@@ -35,7 +35,9 @@ export async function handOver(
   // Before anything is in its place: whoever starts it after a crash needs the folder, too.
   if (place.kind === 'own') await makeSocketDir(host, plan)
   else await adaptCopy(plan, work, more)
-  await run(['sync', '--file-system', work.data], { timeoutSeconds: 3600 })
+  // The server that recovered has flushed nothing.
+  const paths = [work.data, ...work.tablespaces.map(({ temporary }) => temporary)]
+  await run(['sync', '--file-system', ...paths], { timeoutSeconds: 3600 })
 }
 
 /**

@@ -34,8 +34,8 @@ while :; do
   beat=
   read -r beat <"$folder/beat" || exit
   if [ "$beat" = "$last" ]; then still=$((still + 1)); else still=0 last=$beat; fi
-  [ "$still" -lt ${silenceSeconds * 20} ] || exit
-  sleep 0.05 || exit
+  [ "$still" -lt ${silenceSeconds * 50} ] || exit
+  sleep 0.02 || exit
 done
 `
 }

@@ -45,7 +45,7 @@ export interface Recovered {
 }
 
 const PORT = 5432
-const LOOK_MILLISECONDS = 100
+const LOOK_MILLISECONDS = 50
 /** Until a server that was started has written its process id, at the latest. */
 const START_MILLISECONDS = 2000
 

@@ -61,6 +61,8 @@ export function isolatedConf(options: IsolatedSettings): string {
     track_commit_timestamp: controlValue(control, 'track_commit_timestamp setting') ?? 'off',
     wal_log_hints: controlValue(control, 'wal_log_hints setting') ?? 'off',
     autovacuum: 'off',
+    // All of it is flushed before it takes its place, and thrown away when this host fails before that.
+    fsync: 'off',
     shared_preload_libraries: '',
     max_logical_replication_workers: '0',
     shared_buffers: `${modestBuffers()}MB`,
