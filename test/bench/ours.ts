@@ -50,7 +50,7 @@ compression_level = 3
 ${extra}`
   await writeFile(file, text)
   // Once without being measured: the launcher may have something to install, and Node to compile.
-  await run([HOWDAH, 'backup', 'list', '-c', file])
+  await run([HOWDAH, 'backup', 'list', '-c', file], { okCodes: [0, 52] }) // 52: it has no folder yet
   return { file, store, state: join(server.dir, 'state') }
 }
 
