@@ -68,9 +68,6 @@ interface Counts {
   skipped: number
 }
 
-/** What a soak repeats. */
-const SOAK = 'test/backup/kill.test.ts'
-
 async function testAll(call: Call): Promise<Outcome> {
   const soak = call.options['soak']
   if (soak !== undefined) return testSoak(soak)
@@ -97,7 +94,7 @@ async function testSoak(rounds: unknown): Promise<Outcome> {
   if (!/^[1-9]\d*$/.test(String(rounds)))
     throw new Fail('usage', `"${String(rounds)}" is no number of rounds`)
   process.env['HOWDAH_SOAK'] = String(rounds)
-  const counts = await runTests([SOAK], false)
+  const counts = await runTests(['test/backup/kill.test.ts'], false)
   return { text: `${counts.passed} passed, ${counts.failed} failed`, result: counts, ok: counts.failed === 0 }
 }
 
