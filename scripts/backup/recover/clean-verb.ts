@@ -23,7 +23,7 @@ async function run(call: Call): Promise<Outcome> {
 }
 
 /** One line for people. Pure. */
-export function lineOf({ kind, path, label, action, left, isLive }: Leftover, planOnly: boolean): string {
+function lineOf({ kind, path, label, action, left, isLive }: Leftover, planOnly: boolean): string {
   const what = {
     cluster: label === null ? `restore of a cluster, "${path}"` : `restore of ${label} to "${path}"`,
     scratch: `scratch cluster in "${path}"`,
