@@ -33,8 +33,10 @@ export async function holdResource(
     })
   const identifier = cluster ? await systemIdentifier(cluster) : ''
   await using held = new AsyncDisposableStack()
-  // By its name too: while a cluster is being made, it has no identifier that both of two runs could know.
-  if (resource === 'cluster' || identifier === '') held.use(await take(nameOf(host)))
+  // By its name too: a cluster that is being made, or whose data directory is lost, has no identifier that
+  // both of two runs could know.
+  if (resource === 'cluster' || resource === 'archive' || identifier === '')
+    held.use(await take(nameOf(host)))
   if (identifier !== '') held.use(await take(identifier))
   return held.move()
 }

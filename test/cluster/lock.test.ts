@@ -77,6 +77,11 @@ describe('holdResource', () => {
     await expect(holdResource(host, undefined, 'cluster')).rejects.toMatchObject({ code: 'lock-held' })
   })
 
+  test('the archive service of a cluster whose data directory is lost: is still known by its name', async () => {
+    await using _service = await holdResource(host, server.cluster, 'archive')
+    await expect(holdResource(host, undefined, 'archive')).rejects.toMatchObject({ code: 'lock-held' })
+  })
+
   test('two clusters that are being made: do not wait for each other', async () => {
     const other = parseHost(server.header.replace('/data"', '/data2"'))
     await using _one = await holdResource(host, undefined, 'cluster')
