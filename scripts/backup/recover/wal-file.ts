@@ -24,7 +24,7 @@ export interface WalFolder {
 /**
  * Puts a file of WAL into a folder: as a whole, under its name. Of a segment that is not whole in the
  * store its beginning, filled up with zeros, which is how the server itself begins one.
- * @returns `absent` when a list of the store proves that it has nothing of that name
+ * @returns `absent` when lists of the store prove that it has nothing of that name
  * @throws {Fail} what a store throws, `backup-damaged`, `wrong-key`
  */
 export async function fetchWalFile(
@@ -34,7 +34,8 @@ export async function fetchWalFile(
 ): Promise<'whole' | 'partial' | 'absent'> {
   // What is stored as a beginning may become a whole one between two looks, never the other way round.
   for (let attempt = 1; ; attempt++) {
-    const found = await lookFor(wal, name)
+    // A list that is read while that happens may have neither of the two: only a second one is a proof.
+    const found = (await lookFor(wal, name)) ?? (await lookFor(wal, name))
     if (found === undefined) return 'absent'
     try {
       const bytes = found === 'whole' ? wal.get(name) : wal.getPartial(name)

@@ -77,3 +77,15 @@ describe('scanWal', () => {
     await expect(scan(bindir)).rejects.toMatchObject({ code: 'command-failed' })
   })
 })
+
+test('a beginning that becomes whole while the store is listed, so that the list has neither: it is no proof of absence', async () => {
+  const into = { folder, segmentSize: SEGMENT_SIZE }
+  let looks = 0
+  // What a list of a folder says that is read before the whole one came, and ends after the beginning went.
+  const busy = {
+    ...source.wal,
+    has: async (name: string) => (looks++ === 0 ? undefined : source.wal.has(name)),
+  }
+  expect(await fetchWalFile(busy, newest, into)).toBe('partial')
+  expect(await fetchWalFile(source.wal, '0000000100000000000000FF', into)).toBe('absent')
+})
