@@ -231,32 +231,52 @@ function reader(file: FileHandle, range: ByteRange | undefined, path: string): R
 async function* list(root: string, prefix: string): AsyncGenerator<Entry, void> {
   // A prefix may end in the middle of a name: the folder above it is what can be opened.
   const above = prefix.slice(0, prefix.lastIndexOf('/') + 1)
-  for await (const entry of walk(root, above)) {
-    if (entry.key.startsWith(prefix)) yield entry
+  yield* walk(root, above, prefix)
+}
+
+async function* walk(root: string, above: string, prefix: string): AsyncGenerator<Entry, void> {
+  for (const found of await lookInto(root, above, prefix)) {
+    if (typeof found === 'string') yield* walk(root, found, prefix)
+    else yield found
   }
 }
 
-async function* walk(root: string, above: string): AsyncGenerator<Entry, void> {
+/** The files of a folder, and the folders in it, which end in a slash; in order of the keys. */
+async function lookInto(root: string, above: string, prefix: string): Promise<(Entry | string)[]> {
+  const files = new Map<string, Entry>()
+  for (let attempt = 1; ; attempt++) {
+    const keys = await keysIn(root, above, prefix)
+    for (const key of keys) {
+      const entry = key.endsWith('/') || files.has(key) ? undefined : await entryOf(root, key)
+      if (entry) files.set(key, entry)
+    }
+    const found = keys.map((key) => (key.endsWith('/') ? key : files.get(key)))
+    // What went while this was read may have made room for what was not there yet.
+    if (attempt === 3 || !found.includes(undefined)) return found.filter((each) => each !== undefined)
+  }
+}
+
+async function keysIn(root: string, above: string, prefix: string): Promise<string[]> {
   const folder = join(root, above)
   const found = await readdir(folder, { withFileTypes: true }).catch((error: unknown): Dirent[] => {
     if (isMissing(error)) return []
     throw failOf(error, 'list', folder)
   })
-  const keys = found
+  return found
     .filter((child) => (child.isFile() && !TEMPORARY.test(child.name)) || child.isDirectory())
     .map((child) => `${above}${child.name}${child.isDirectory() ? '/' : ''}`)
+    .filter((key) => key.startsWith(prefix))
     .sort(compareKeys)
-  for (const key of keys) {
-    if (key.endsWith('/')) {
-      yield* walk(root, key)
-      continue
-    }
-    const path = join(root, key)
-    const { size, mtime } = await stat(path).catch((error: unknown) => {
-      if (isMissing(error)) return { size: -1, mtime: new Date(0) } // deleted meanwhile
-      throw failOf(error, 'look at', path)
-    })
-    if (size >= 0) yield { key, size, modified: mtime }
+}
+
+async function entryOf(root: string, key: string): Promise<Entry | undefined> {
+  const path = join(root, key)
+  try {
+    const { size, mtime } = await stat(path)
+    return { key, size, modified: mtime }
+  } catch (error) {
+    if (isMissing(error)) return undefined // deleted meanwhile
+    throw failOf(error, 'look at', path)
   }
 }
 

@@ -26,6 +26,32 @@ const everything = async (path: string) => (await readdir(path, { recursive: tru
 const isRoot = process.getuid?.() === 0
 
 describe('folder', () => {
+  test('list while a file makes room for another: one of the two is always there', async () => {
+    await using opened = await open()
+    const { store } = opened
+    await Promise.all(Array.from({ length: 200 }, (_, index) => store.create(`x/${index}`, Buffer.from('x'))))
+    await store.create('x/a', Buffer.from('x'))
+    let isOver = false
+    const writer = async () => {
+      for (let round = 0; !isOver; round++) {
+        const [old, next] = round % 2 === 0 ? ['x/a', 'x/b'] : ['x/b', 'x/a']
+        await store.put(next, chunks('x'))
+        await store.delete([old])
+      }
+    }
+    const writing = writer()
+    try {
+      for (let look = 0; look < 50; look++) {
+        const found = (await Array.fromAsync(store.list('x/'))).map(({ key }) => key)
+        expect(found.filter((key) => /[ab]/.test(key))).not.toEqual([])
+        expect(found).toEqual(found.toSorted())
+      }
+    } finally {
+      isOver = true
+      await writing
+    }
+  })
+
   test('url: names the folder', () => {
     expect(dirStore('/srv/with space').url).toBe('file:///srv/with%20space')
   })
