@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { createWriteStream } from 'node:fs'
-import { chmod, chown, mkdir, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises'
+import { chmod, chown, mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { input, run } from '../../core/exec.ts'
@@ -52,11 +52,18 @@ export async function fetchBackup(plan: RecoverPlan, work: Work, options: FetchO
   await rm(join(work.data, 'postmaster.pid'), { force: true })
   await writeTablespaceMap(work, place.owner)
   await writeFor(join(work.data, 'recovery.signal'), '', place.owner)
-  await run(['sync', '--file-system', ...paths], { timeoutSeconds: 3600 })
+  await flushAll(paths)
+}
+
+/** Flushes the file systems of some folders, each of them once. */
+export async function flushAll(paths: readonly string[]): Promise<void> {
+  const one = new Map<number, string>()
+  for (const path of paths) one.set((await stat(path)).dev, path)
+  await run(['sync', '--file-system', ...one.values()], { timeoutSeconds: 3600 })
 }
 
 /** Stored bytes between two flushes. */
-const FLUSH_SIZE = 128 * 1024 ** 2
+const FLUSH_SIZE = 64 * 1024 ** 2
 
 /** Flushes what is unpacked meanwhile: the disk would have nothing to do, and all of it at the end. */
 function flushingOf(
@@ -64,7 +71,7 @@ function flushingOf(
   options: FetchOptions,
 ): FetchOptions & { over(): Promise<unknown> } {
   let bytes = 0
-  let flush: Promise<unknown> | undefined
+  let flush: Promise<void> | undefined
   return {
     ...options,
     onBytes(count) {
@@ -72,7 +79,7 @@ function flushingOf(
       bytes += count
       if (bytes < FLUSH_SIZE || flush !== undefined) return
       bytes = 0
-      flush = run(['sync', '--file-system', ...paths], { timeoutSeconds: 3600 })
+      flush = flushAll(paths)
         .catch(() => {}) // the one at the end tells
         .finally(() => (flush = undefined))
     },

@@ -3,14 +3,13 @@ import { dirname, join } from 'node:path'
 import { openCluster } from '../../cluster/open.ts'
 import { openPrivate, privateSocketDir } from '../../cluster/private.ts'
 import type { Cluster } from '../../cluster/cluster.ts'
-import { run } from '../../core/exec.ts'
 import { Fail } from '../../core/fail.ts'
 import { exists, makeFolder, readText } from '../../core/file.ts'
 import { renderConf } from '../../host/conf.ts'
 import type { Host, Postgres } from '../../host/schema.ts'
 import { unpack } from '../../store/pipeline.ts'
 import { copySettings, copySettingsHere, withoutOtherPlace } from './copy-settings.ts'
-import { releaseSettings, writeFor } from './fetch.ts'
+import { flushAll, releaseSettings, writeFor } from './fetch.ts'
 import type { RecoverPlan } from './plan.ts'
 import { copySocketDir } from './place.ts'
 import { ownSettings } from './settings.ts'
@@ -37,7 +36,7 @@ export async function handOver(
   else await adaptCopy(plan, work, more)
   // The server that recovered has flushed nothing.
   const paths = [work.data, ...work.tablespaces.map(({ temporary }) => temporary)]
-  await run(['sync', '--file-system', ...paths], { timeoutSeconds: 3600 })
+  await flushAll(paths)
 }
 
 /**

@@ -75,7 +75,7 @@ async function recoverToGoal(running: RecoveryRun, over: AbortSignal): Promise<R
     await start(running, more)
     try {
       const state = await awaitGoal(running, over)
-      return await promote(running, state)
+      return await promote(running, state, over)
     } catch (error) {
       // WAL may tell of settings that were raised after the backup.
       const asked = settingsAskedFor(await logOf(running.work), running.plan)
@@ -198,14 +198,20 @@ const REACHED: Readonly<Record<Exclude<Goal['kind'], 'lsn'>, RegExp>> = {
   name: /recovery stopping at restore point/,
 }
 
-async function promote(running: RecoveryRun, state: RecoveryState): Promise<Recovered> {
+async function promote(running: RecoveryRun, state: RecoveryState, over: AbortSignal): Promise<Recovered> {
   const { plan, work } = running
   const { bindir, osUser } = plan.place
   const client = (await connected(running)) ?? fail('the server that had reached its target is gone')
   try {
-    // Waits in the server; the time is for the checkpoint at the end of the recovery.
-    const { rows } = await client.query<{ done: boolean }>('select pg_promote(true, 3600) as done')
-    if (rows[0]?.done !== true) throw fail('the restored server does not leave recovery')
+    // At its target a recovery that goes on ends, with a checkpoint. pg_promote would do so too, but one
+    // that is paused looks for its signal once a second (src/backend/access/transam/xlogrecovery.c,
+    // recoveryPausesHere).
+    await client.query('select pg_wal_replay_resume()')
+    const assertAlive = watch(running, over)
+    while ((await stateOf(client)).isRecovering) {
+      await assertAlive()
+      await sleep(20)
+    }
     await client.query('checkpoint')
     const { rows: ends } = await client.query<{ timeline: number; recovering: boolean }>(
       'select timeline_id as timeline, pg_is_in_recovery() as recovering from pg_control_checkpoint()',
