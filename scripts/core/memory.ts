@@ -5,5 +5,7 @@
  */
 export function free(piece: Uint8Array): void {
   const { buffer } = piece
-  if (buffer instanceof ArrayBuffer && buffer.byteLength === piece.length) buffer.transfer(0)
+  // What is empty may be freed already, and cannot be freed twice.
+  if (piece.length > 0 && buffer instanceof ArrayBuffer && buffer.byteLength === piece.length)
+    buffer.transfer(0)
 }

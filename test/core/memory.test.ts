@@ -1,8 +1,9 @@
 import { expect, test } from 'vitest'
 import { free } from '../../scripts/core/memory.ts'
 
-test('free: a piece with memory of its own is empty then', () => {
+test('free: a piece with memory of its own is empty then, and can be freed again', () => {
   const piece = Buffer.allocUnsafeSlow(70_000)
+  free(piece)
   free(piece)
   expect(piece.length).toBe(0)
 })

@@ -6,6 +6,7 @@ import { setImmediate } from 'node:timers/promises'
 import { constants, createZstdCompress, createZstdDecompress, type ZstdOptions } from 'node:zlib'
 import { output } from '../../core/exec.ts'
 import { Fail, messageOf } from '../../core/fail.ts'
+import { free } from '../../core/memory.ts'
 import { requireIdentity } from '../../store/pipeline.ts'
 
 /** How the bytes of WAL are stored. */
@@ -24,7 +25,7 @@ const PIECE = 1024 * 1024
 export interface Encoded {
   /** Of the plain bytes, in hex. */
   readonly sha256: string
-  /** The bytes to store. */
+  /** The bytes to store; to be asked once. */
   body(): AsyncIterable<Buffer>
 }
 
@@ -46,15 +47,20 @@ export async function encode(path: string, codec: Codec): Promise<Encoded> {
     packed.catch(() => {}) // whoever asks for the body is told
     const sha256 = await hashOf(bytes)
     const pieces = packed
-    const body = async function* () {
-      yield* await pieces
-    }
-    return { sha256, body: () => encrypted(body(), codec) }
+    return { sha256, body: () => encrypted(usedUp(pieces), codec) }
   } finally {
     const giveBack = () => give(memory)
     if (packed === undefined) giveBack()
     else packed.then(giveBack, giveBack) // the thread reads it until then
   }
+}
+
+/** Frees what was made of a segment when all of it is on its way: dozens of them would wait to be collected. */
+async function* usedUp(packed: Promise<Buffer[]>): AsyncGenerator<Buffer, void> {
+  const pieces = await packed
+  if (pieces.length === 0) throw new Fail('bug', 'what was made of a segment is used up')
+  yield* pieces
+  for (const buffer of new Set(pieces.splice(0).map((piece) => piece.buffer))) free(new Uint8Array(buffer))
 }
 
 /** In pieces: the other segments and the server need this thread too. */
