@@ -79,6 +79,7 @@ async function testAll(call: Call): Promise<Outcome> {
   }
   await installServers()
   await installPackages('the S3 server', S3_TOOLS)
+  await installPackages('measuring', { '/usr/bin/time': 'time' })
   if (withJourneys) await installPackages('the test hosts', HOST_TOOLS)
   await step('tests', async () => {
     const tests = await runTests(call.args, withJourneys)
