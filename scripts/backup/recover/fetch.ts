@@ -43,9 +43,11 @@ export async function fetchBackup(plan: RecoverPlan, work: Work, options: FetchO
       const tablespace = (oid: string) => temporaryOf(work, oid)
       await unpackInto(chosen, { data: work.data, tablespace }, plan, flushing)
     }
-  } finally {
-    await flushing.over()
+  } catch (error) {
+    await flushing.over().catch(() => {}) // what stopped us is the news
+    throw error
   }
+  await flushing.over()
   await chmod(work.data, 0o700) // whatever it was: the server refuses to start from an open one
   // It beats recovery.signal, and is in every backup of a standby.
   await rm(join(work.data, 'standby.signal'), { force: true })
@@ -69,9 +71,10 @@ const FLUSH_SIZE = 64 * 1024 ** 2
 function flushingOf(
   paths: readonly string[],
   options: FetchOptions,
-): FetchOptions & { over(): Promise<unknown> } {
+): FetchOptions & { over(): Promise<void> } {
   let bytes = 0
   let flush: Promise<void> | undefined
+  let failure: unknown
   return {
     ...options,
     onBytes(count) {
@@ -80,10 +83,14 @@ function flushingOf(
       if (bytes < FLUSH_SIZE || flush !== undefined) return
       bytes = 0
       flush = flushAll(paths)
-        .catch(() => {}) // the one at the end tells
+        // The kernel tells it once: a flush after it would find all well.
+        .catch((error: unknown) => void (failure ??= error))
         .finally(() => (flush = undefined))
     },
-    over: async () => flush,
+    over: async () => {
+      await flush
+      if (failure !== undefined) throw failure
+    },
   }
 }
 
