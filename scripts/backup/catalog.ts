@@ -1,5 +1,6 @@
 import { text } from 'node:stream/consumers'
-import { Fail } from '../core/fail.ts'
+import { Fail, messageOf } from '../core/fail.ts'
+import { log } from '../core/log.ts'
 import { nearest } from '../core/nearest.ts'
 import type { Host } from '../host/schema.ts'
 import { openStore } from '../store/open.ts'
@@ -32,13 +33,24 @@ export interface Choice {
 }
 
 /**
- * Every backup of a host's cluster in all of its stores, oldest first.
+ * Every backup of a host's cluster in all of its stores, oldest first. A store that cannot be read is a
+ * warning while another one has backups: that other one may be all that a disaster has left.
  * @throws {Fail} `store-missing` for a store that has lost all of it, and what a store throws
  */
 export async function readCatalogs(host: Host): Promise<CatalogEntry[]> {
   const layout = layoutOf(host)
   const catalogs = Object.keys(host.store).map((name) => catalogOf(host, name, layout))
-  return inOrder(await Promise.all(catalogs))
+  const read = await Promise.allSettled(catalogs)
+  const entries = inOrder(read.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : [])))
+  for (const result of read) {
+    if (result.status === 'fulfilled') continue
+    if (entries.length === 0) throw result.reason
+    log(
+      'warning',
+      `backup: what one store has is not known, a newer backup may be there: ${messageOf(result.reason)}`,
+    )
+  }
+  return entries
 }
 
 /**
