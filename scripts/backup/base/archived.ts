@@ -69,7 +69,12 @@ interface Needed {
 export async function awaitWal(scope: ArchiveScope, timeline: number, taken: Physical): Promise<void> {
   const { host, spec } = scope
   if (host.archive === undefined) return
-  await using identity = await hostIdentity(host, undefined)
+  // Without the key what is stored can still be compared with its size: no reason to throw a base away.
+  await using identity = await hostIdentity(host, undefined).catch((error: unknown) => {
+    if (!(error instanceof Fail)) throw error
+    log('warning', `backup: the WAL of this base cannot be decrypted to be checked: ${error.message}`)
+    return undefined
+  })
   const [start, stop] = [parseLsn(taken.startLsn)!, parseLsn(taken.stopLsn)!]
   const needed: Needed = {
     wal: archiveOf(scope, identity?.path),
