@@ -205,13 +205,21 @@ export class Shipper {
     const newest = [...segments, ...partials].sort().at(-1)
     for (const name of partials.filter((partial) => partial !== newest)) {
       try {
-        if (!segments.includes(name)) await wal.putPartial(name, spool.partialPath(name))
+        if (!segments.includes(name) && (await this.#mayReplace(name)))
+          await wal.putPartial(name, spool.partialPath(name))
       } catch (error) {
         if (isMissing(error)) continue // it became whole while the names were read
         throw error
       }
       await spool.remove(spool.partialPath(name))
     }
+  }
+
+  /** What another server has shipped of a timeline that was left may go on further than what is here. */
+  async #mayReplace(name: string): Promise<boolean> {
+    const stored = await this.#options.wal.has(name)
+    if (stored !== 'partial') return stored === undefined
+    return this.#partials.has(name) || (await this.#goesOn(name))
   }
 
   async #shipPartial({ segments, partials }: SpoolContent, round: Round): Promise<void> {

@@ -112,6 +112,20 @@ test.each([
   },
 )
 
+test.each([
+  ['less than is stored by another server', () => Number(last - segmentStart(name, SIZE)), 'stored'],
+  ['what nobody has stored', () => used(), 'free'],
+] as const)('beginning of a timeline that was left, of which the spool has %s', async (_, bytes, place) => {
+  const { spool, wal } = await spoolOf(bytes())
+  if (place === 'stored') await storeUpTo(wal, spool.folder, end, text(end))
+  await writeFile(spool.partialPath(name.replace(/^.{8}/, '00000002')), Buffer.alloc(SIZE))
+  await shipperOf(spool, wal).round({ received: undefined })
+  const found = await stored(wal)
+  const wanted = content.subarray(0, used())
+  expect(found.subarray(0, used()).equals(wanted)).toBe(true)
+  expect((await spool.read()).partials).toEqual([name.replace(/^.{8}/, '00000002')])
+})
+
 test('a segment that becomes whole while the names in the spool are read: nothing is said of it before the next round', async () => {
   const { spool, wal } = await spoolOf(used())
   await writeFile(spool.partialPath(nextSegment(name, SIZE)), Buffer.alloc(SIZE))
