@@ -155,8 +155,9 @@ async function awaitGoal(running: RecoveryRun, over: AbortSignal): Promise<Recov
         continue
       }
       running.onState?.(state)
-      if (!state.isRecovering) throw unreached(plan, state, 'the server was promoted before')
-      if (!state.isPaused) continue
+      // While nobody may read, which an old transaction with many subtransactions can make last, a server
+      // does not stand still at its target: it ends there (xlogrecovery.c, recoveryPausesHere).
+      if (state.isRecovering && !state.isPaused) continue
       // Read again: the line that says why it stands still may be newer than what was read before.
       assertReached(plan, state, await logOf(work))
       return state
@@ -184,14 +185,17 @@ function watch({ work, plan }: RecoveryRun, over: AbortSignal): () => Promise<vo
 /** That it stands still is no proof: it also does so when it lacks a setting. */
 function assertReached(plan: RecoverPlan, state: RecoveryState, text: string): void {
   const { goal } = plan.route
-  if (goal.kind === 'lsn') {
-    if (state.replayed !== undefined && state.replayed > goal.lsn) return
-  } else if (REACHED[goal.kind].test(text)) return
-  throw unreached(plan, state, lastErrors(text) || 'the server stands still')
+  const isPast = goal.kind !== 'lsn' || (state.replayed !== undefined && state.replayed > goal.lsn)
+  // One that stands still says so of its own accord; one that has ended may have run out of WAL instead.
+  const isSaid = goal.kind === 'lsn' && state.isRecovering ? true : REACHED[goal.kind].test(text)
+  if (isPast && isSaid) return
+  const how = state.isRecovering ? 'the server stands still' : 'the server was promoted before'
+  throw unreached(plan, state, lastErrors(text) || how)
 }
 
 // src/backend/access/transam/xlogrecovery.c: recoveryStopsBefore, recoveryStopsAfter.
-const REACHED: Readonly<Record<Exclude<Goal['kind'], 'lsn'>, RegExp>> = {
+const REACHED: Readonly<Record<Goal['kind'], RegExp>> = {
+  lsn: /recovery stopping (before|after) WAL location \(LSN\)/,
   immediate: /recovery stopping after reaching consistency/,
   time: /recovery stopping (before|after) (commit|abort) of (prepared )?transaction/,
   xid: /recovery stopping (before|after) (commit|abort) of (prepared )?transaction/,
@@ -206,7 +210,7 @@ async function promote(running: RecoveryRun, state: RecoveryState, over: AbortSi
     // At its target a recovery that goes on ends, with a checkpoint. pg_promote would do so too, but one
     // that is paused looks for its signal once a second (src/backend/access/transam/xlogrecovery.c,
     // recoveryPausesHere).
-    await client.query('select pg_wal_replay_resume()')
+    if (state.isRecovering) await client.query('select pg_wal_replay_resume()')
     const assertAlive = watch(running, over)
     while ((await stateOf(client)).isRecovering) {
       await assertAlive()
