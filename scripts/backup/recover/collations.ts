@@ -12,40 +12,56 @@ interface Sorted {
   readonly is: string
 }
 
+interface Database extends Sorted {
+  /** Whether its own version is another one here. */
+  readonly isOther: boolean
+}
+
 /**
  * Databases whose texts were sorted by another version of libc or ICU than the one here: their indexes
  * give wrong answers without an error, until they are built anew. The server compares only what it
  * noted itself, and warns those who connect.
- * @returns a finding for each of them, and one when that could not be found out
+ * @returns a finding for each of them, and for each of which that could not be found out
  */
 export async function collationFindings(cluster: Cluster): Promise<RecoverFinding[]> {
-  try {
-    const databases = await withClient(cluster, 'postgres', async (client) => {
-      const { rows } = await client.query<Sorted & { isOther: boolean }>(DATABASES)
+  const databases = await known(() =>
+    withClient(cluster, 'postgres', async (client) => {
+      const { rows } = await client.query<Database>(DATABASES)
       return rows
-    })
-    const findings: RecoverFinding[] = []
-    for (const database of databases) {
-      const collations = await withClient(cluster, database.name, async (client) => {
-        const { rows } = await client.query<Sorted & { schema: string }>(COLLATIONS)
-        return rows.map((row) => ({ ...row, name: `${ident(row.schema)}.${ident(row.name)}` }))
-      })
-      if (database.isOther || collations.length > 0) findings.push(findingOf(database, collations))
-    }
-    return findings
+    }),
+  )
+  if (!Array.isArray(databases)) return [databases]
+  const findings: RecoverFinding[] = []
+  for (const database of databases) {
+    const collations = await known(() => otherCollations(cluster, database.name))
+    if (!Array.isArray(collations)) findings.push(collations)
+    const others = Array.isArray(collations) ? collations : []
+    if (database.isOther || others.length > 0) findings.push(findingOf(database, others))
+  }
+  return findings
+}
+
+async function otherCollations(cluster: Cluster, database: string): Promise<Sorted[]> {
+  return withClient(cluster, database, async (client) => {
+    const { rows } = await client.query<Sorted & { schema: string }>(COLLATIONS)
+    return rows.map((row) => ({ ...row, name: `${ident(row.schema)}.${ident(row.name)}` }))
+  })
+}
+
+/** The cluster is restored: that something is not known makes it no failure, and hides nothing else. */
+async function known<T>(look: () => Promise<T[]>): Promise<T[] | RecoverFinding> {
+  try {
+    return await look()
   } catch (error) {
     if (!(error instanceof Fail)) throw error
-    // The cluster is restored: that this is not known makes it no failure.
-    return [
-      { level: 'warning', text: `whether texts are sorted as before could not be seen: ${error.message}` },
-    ]
+    return {
+      level: 'warning',
+      text: `whether texts are sorted as before could not be seen: ${error.message}`,
+    }
   }
 }
 
-function findingOf(
-  database: Sorted & { readonly isOther: boolean },
-  collations: readonly Sorted[],
-): RecoverFinding {
+function findingOf(database: Database, collations: readonly Sorted[]): RecoverFinding {
   const { name, was, is } = database
   const others = collations.map((each) => `${each.name}: ${each.was}, here ${each.is}`)
   const how = database.isOther ? [`its own: ${was}, here ${is}`, ...others] : others

@@ -36,6 +36,7 @@ export async function handOver(
   else await adaptCopy(plan, work, more)
   // The server that recovered has flushed nothing.
   const paths = [work.data, ...work.tablespaces.map(({ temporary }) => temporary)]
+  if (place.configDir !== undefined) paths.push(place.configDir)
   await flushAll(paths)
 }
 

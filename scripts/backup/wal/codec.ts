@@ -60,7 +60,9 @@ async function* usedUp(packed: Promise<Buffer[]>): AsyncGenerator<Buffer, void> 
   const pieces = await packed
   if (pieces.length === 0) throw new Fail('bug', 'what was made of a segment is used up')
   yield* pieces
-  for (const buffer of new Set(pieces.splice(0).map((piece) => piece.buffer))) free(new Uint8Array(buffer))
+  // Those of zstd only: any other may be shared with everything in this process.
+  const buffers = new Set(pieces.splice(0).map((piece) => piece.buffer))
+  for (const buffer of buffers) if (buffer.byteLength === OUT) free(new Uint8Array(buffer))
 }
 
 /** In pieces: the other segments and the server need this thread too. */
