@@ -41,6 +41,21 @@ test('a store whose folder was never made: each verb that reads says so, the fir
   expect((await host.backup('verify')).code).toBe(0)
 })
 
+test('one of two stores is gone: what the other has is listed, with a warning, and restored by its label', async () => {
+  const host = await freshHost()
+  const { label } = await host.take()
+  const text = (await run(['cat', host.file])).stdout
+  await writeFile(host.file, `${text}\n[store.gone]\ntype = "dir"\npath = "${host.store}.gone"\n`)
+  const { code, stdout, stderr } = await host.backup('list')
+  expect([code, stdout, stderr]).toEqual([
+    0,
+    expect.stringContaining(label),
+    expect.stringMatching(/a newer backup may be there: the store has no folder ".*\.gone"/),
+  ])
+  expect((await host.backup('show', label)).code).toBe(0)
+  expect((await host.backup('show', 'latest')).code).toBe(52) // an older one must not stand in for it
+})
+
 describe('a store that this host has used, and that is gone', () => {
   test.each([
     ['its folder is not there', false, 52],
