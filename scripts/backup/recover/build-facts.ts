@@ -55,7 +55,7 @@ export function compareBuilds(
   if (size < SEGMENT.min || size > SEGMENT.max || !Number.isInteger(Math.log2(size)))
     refuse(`the backup has WAL segments of ${size} bytes, which no server has`, 'Restore from another one.')
   const theirs = build['machine']
-  if (theirs === undefined || theirs === host) return findings
+  if (theirs === undefined || kindOf(theirs) === kindOf(host)) return findings
   if (!ALIKE.has(theirs) || !ALIKE.has(host)) {
     refuse(
       `the backup is of a machine of kind ${theirs}, this one is ${host}`,
@@ -65,6 +65,14 @@ export function compareBuilds(
   }
   const text = `the backup is of a machine of kind ${theirs}, this one is ${host}: check indexes with pg_amcheck, and reindex those of pg_trgm and of texts`
   return [...findings, { level: 'warning', text }]
+}
+
+/** Compilers and kernels call some machines by different names. */
+function kindOf(name: string): string {
+  return name
+    .replace(/^powerpc64le$/, 'ppc64le')
+    .replace(/^arm(v\d.*)?$/, 'arm')
+    .replace(/^i[3-5]86$/, 'i686')
 }
 
 /** What the programs in a folder were built with; no server runs for it. */

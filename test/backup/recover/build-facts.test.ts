@@ -36,6 +36,14 @@ describe('programs and the files of a backup', () => {
     ])
   })
 
+  test.each([
+    ['powerpc64le', 'ppc64le'],
+    ['arm', 'armv7l'],
+    ['i586', 'i686'],
+  ])('the machine that a compiler calls %s and a kernel %s: is one and the same', (theirs, host) => {
+    expect(compareBuilds({ ...FACTS, build: { machine: theirs } }, HERE, host)).toEqual([])
+  })
+
   test('another machine that is alike: a warning', () => {
     const found = compareBuilds({ ...FACTS, build: { machine: 'aarch64' } }, HERE, 'x86_64')
     expect(found).toEqual([{ level: 'warning', text: expect.stringContaining('pg_amcheck') }])
