@@ -96,7 +96,7 @@ test('incr: encrypted, without a copy and without the key: a base is made, and i
 })
 
 test('incr: the last base is older than full_every: a base is made', async () => {
-  expect(await planned('backup.day.full_every=1s')).toMatch(/becomes a base: the last base is .* old/)
+  expect(await planned('backup.day.full_every=1ms')).toMatch(/becomes a base: the last base is .* old/)
 })
 
 test('incr: summarize_wal is off: a base is made', async () => {
