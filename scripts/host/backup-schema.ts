@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { jobKeys, schedule } from './schedule-schema.ts'
 import { absolutePath, databaseName, duration, secret, size } from './value.ts'
 
 const dirStore = z.strictObject({ type: z.literal('dir'), path: absolutePath })
@@ -76,6 +77,9 @@ export const backup = z
     full_every: duration.default('7d').describe('incr: a base is made instead when the last one is older'),
     keep: keep.optional().describe('which backups prune keeps; left out: all of them'),
     pitr: duration.optional().describe('any moment of this time back can be restored'),
+    prune: z.boolean().default(true).describe('a scheduled run removes afterwards what "keep" does not keep'),
+    verify_schedule: schedule.optional().describe('when "backup verify --job NAME" runs'),
+    ...jobKeys,
   })
   .superRefine((value, context) => {
     const refuse = (key: 'databases' | 'pitr', message: string) => {
@@ -96,6 +100,11 @@ export const archive = z.strictObject({
   spool_limit: size.default('4GB').describe('above it receiving stops, and the slot holds the WAL'),
   max_loss: duration.default('60s').describe('what "archive status" finds too much'),
   compression_level: z.int().min(1).max(19).default(3),
+  check: schedule
+    .default('*/5 * * * *')
+    .describe('when "archive status" looks whether the loss is above max_loss'),
+  user: jobKeys.user,
+  on_failure: jobKeys.on_failure,
 })
 
 /** One store of a host file. */

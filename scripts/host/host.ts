@@ -220,6 +220,18 @@ function crossReferences(host: Host): Found[] {
     if (pitr === undefined || host.archive) continue
     found.push({ path: ['backup', name, 'pitr'], message: 'this needs the WAL: add [archive] store = "..."' })
   }
+  const told = [
+    { path: ['schedule'], names: host.schedule.on_failure },
+    ...jobs.map(([name, { on_failure: names }]) => ({ path: ['backup', name], names })),
+    { path: ['archive'], names: host.archive?.on_failure },
+  ]
+  for (const { path, names } of told) {
+    for (const name of names ?? []) {
+      if (Object.hasOwn(host.notify, name)) continue
+      const message = `there is no [notify.${name}]${didYouMean(name, Object.keys(host.notify))}`
+      found.push({ path: [...path, 'on_failure'], message })
+    }
+  }
   for (const [name, role] of Object.entries(host.roles)) {
     if (role.state === 'absent' && name === host.postgres.superuser) {
       found.push({

@@ -73,7 +73,10 @@ function subTable(path: string, schema: JsonSchema): string[] {
       return index === 0 ? lines : switchedOff(lines)
     })
   }
-  if (isTable(element)) return subTable(`${path}.${NAMES[path] ?? 'NAME'}`, element)
+  if (isTable(element)) {
+    const lines = subTable(`${path}.${NAMES[path] ?? 'NAME'}`, element)
+    return path === 'notify' ? switchedOff(lines) : lines // it needs one of its keys, whichever
+  }
   return [
     '',
     ...about,
@@ -103,7 +106,7 @@ function constOf(variant: JsonSchema): string {
 function leaf(path: string, key: string, schema: JsonSchema, required: boolean): string[] {
   const fullPath = path === '' ? key : `${path}.${key}`
   const example =
-    EXAMPLES[fullPath.replaceAll(/\.(NAME|xtelem|nightly|local|s3|data_array|public)(?=\.)/g, '.*')]
+    EXAMPLES[fullPath.replaceAll(/\.(NAME|xtelem|nightly|local|s3|data_array|public|mail)(?=\.)/g, '.*')]
   const value = example ?? JSON.stringify(schema.default ?? schema.const ?? '')
   const choices = schema.enum === undefined ? undefined : schema.enum.map(String).join(' | ')
   const about = [choices, schema.description].filter(Boolean).join('; ')
@@ -126,6 +129,7 @@ const NAMES: Readonly<Record<string, string>> = {
   databases: 'xtelem',
   'databases.xtelem.schemas': 'public',
   backup: 'nightly',
+  notify: 'mail',
 }
 
 /** Lines for tables whose keys are free. */
@@ -198,6 +202,24 @@ const EXAMPLES: Readonly<Record<string, string>> = {
   'backup.*.keep.yearly': '3',
   'backup.*.keep.within': '"2d"',
   'archive.store': '"local"',
+  'archive.user': '"postgres"',
+  'archive.on_failure': '["mail"]',
+  'backup.*.schedule': '"0 2 * * *"',
+  'backup.*.verify_schedule': '"0 6 * * 0"',
+  'backup.*.timezone': '"Europe/Vienna"',
+  'backup.*.randomized_delay': '"5m"',
+  'backup.*.persistent': 'true',
+  'backup.*.user': '"postgres"',
+  'backup.*.runtime_limit': '"6h"',
+  'backup.*.lock_wait': '"1h"',
+  'backup.*.grace': '"2h"',
+  'backup.*.on_failure': '["mail"]',
+  'backup.*.ping': '{ credential = "ping_nightly" }',
+  'schedule.user': '"postgres"',
+  'schedule.metrics_dir': '"/var/lib/prometheus/node-exporter"',
+  'notify.*.command': '["/usr/sbin/sendmail", "-t"]',
+  'notify.*.webhook': '{ file = "/etc/howdah/secrets/hook" }',
+  'notify.*.authorization': '{ credential = "hook_token" }',
   'backup.*.kind': '"base"',
   'backup.*.databases': '["xtelem"]',
   'backup.*.store': '"local"',

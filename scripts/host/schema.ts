@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { parseSize } from '../core/quantity.ts'
 import { archive, backup, encryption, store } from './backup-schema.ts'
+import { notify, scheduleDefaults } from './schedule-schema.ts'
 import { absolutePath, databaseName, name, secret, size } from './value.ts'
 
 // The host file as options are data: this schema gives the parser, conf/host.schema.json and
@@ -328,6 +329,10 @@ export const hostSchema = z.strictObject({
     )
     .default({}),
   archive: archive.optional().describe('left out: no WAL is stored'),
+  schedule: scheduleDefaults.prefault({}).describe('what holds for every job that does not say otherwise'),
+  notify: z
+    .record(z.string().regex(/^[A-Za-z0-9_.-]+$/, 'this is no name of a [notify.NAME]'), notify)
+    .default({}),
 })
 
 /** Tables of the host file whose script does not exist yet. */
@@ -336,15 +341,12 @@ export const NOT_YET: Readonly<Record<string, string>> = {
   reingest: 'reingest.ts',
   maintenance: 'maintain.ts',
   upgrade: 'upgrade.ts',
-  schedule: 'schedule.ts',
-  notify: 'schedule.ts',
   inspect: 'inspect.ts',
 }
 
 /** Keys inside known tables that wait for their script, by dotted path with `*` for a name. */
 export const NOT_YET_KEYS: Readonly<Record<string, string>> = {
   'databases.*.migrations': 'migrate.ts',
-  'backup.*.schedule': 'schedule.ts',
 }
 
 /** A host file that was checked: every field is present, every default filled in. */
@@ -357,4 +359,5 @@ export type GrantSpec = z.output<typeof grant>
 /** A setting's value: a list keeps its elements, since each is quoted by itself. */
 export type SettingValue = string | readonly string[]
 export type { ArchiveSpec, BackupSpec, StoreSpec } from './backup-schema.ts'
+export type { AddressSpec, NotifySpec, ScheduleSpec } from './schedule-schema.ts'
 export { store as storeSchema } from './backup-schema.ts'

@@ -118,6 +118,7 @@ function dumpHost(host: Host, database: string, plan: RecoverPlan): Host {
         compression_level: 1,
         checkpoint: 'fast',
         full_every: '7d',
+        prune: false,
       },
     },
   }

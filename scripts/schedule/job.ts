@@ -1,0 +1,222 @@
+import { Fail } from '../core/fail.ts'
+import { didYouMean } from '../core/nearest.ts'
+import type { SecretRef } from '../core/secret.ts'
+import type { AddressSpec, Host } from '../host/schema.ts'
+
+/** What a unit's programs touch: its sandbox is made of it. */
+interface Needs {
+  /** OS user. */
+  readonly user: string
+  /** Arguments of the launcher, without `-c`. */
+  readonly argv: readonly string[]
+  /** Names of systemd credentials. */
+  readonly credentials: readonly string[]
+  /** Folders that it writes to. */
+  readonly writes: readonly string[]
+  /** Goes beyond this host: it waits for the network. */
+  readonly network: boolean
+  /** Names of `[notify.NAME]`. */
+  readonly onFailure: readonly string[]
+}
+
+/** Something that runs at times: a timer and a service. */
+export interface Job extends Needs {
+  /** `backup-nightly`: its unit is called PREFIX-NAME. */
+  readonly name: string
+  /** For people: `backup nightly`. */
+  readonly title: string
+  /** Its path in the host file, for messages: `backup.nightly.schedule`. */
+  readonly path: string
+  /** As written: cron, or a systemd calendar expression. */
+  readonly schedule: string
+  readonly timezone: string
+  readonly randomizedDelay: string
+  readonly persistent: boolean
+  readonly runtimeLimit: string
+  /** How late a success may be. */
+  readonly grace: string
+  /** Asked after each success. */
+  readonly ping: AddressSpec | undefined
+  /** Tells of failures: it has the rights of an alert, not those of a job. */
+  readonly isAlert: boolean
+}
+
+/** Something that always runs. */
+export interface Service extends Needs {
+  readonly name: 'archive'
+  readonly title: string
+}
+
+/**
+ * Every job that a host file schedules, by name, in the order of the file. Pure.
+ * @throws {Fail} `host-file` when a job has no user
+ */
+export function jobsOf(host: Host): Job[] {
+  const jobs = [...backupJobs(host), ...archiveJobs(host)]
+  return jobs.length === 0 ? [] : [...jobs, checkJob(host)]
+}
+
+/**
+ * What a host file wants to run always. Pure.
+ * @throws {Fail} `host-file` when it has no user
+ */
+export function servicesOf(host: Host): Service[] {
+  if (host.archive === undefined) return []
+  return [{ ...archiveNeeds(host), name: 'archive', title: 'archive of the WAL', argv: ['archive', 'run'] }]
+}
+
+/**
+ * One job by its name.
+ * @throws {Fail} `usage`, with the nearest name
+ */
+export function findJob(host: Host, name: string): Job {
+  const jobs = jobsOf(host)
+  const found = jobs.find((job) => job.name === name)
+  if (found) return found
+  const names = jobs.map((job) => job.name)
+  throw new Fail('usage', `there is no scheduled job "${name}"${didYouMean(name, names)}`, {
+    hint:
+      names.length === 0
+        ? 'Schedule one: [backup.NAME] schedule = "0 2 * * *"'
+        : `There is: ${names.join(', ')}`,
+  })
+}
+
+function backupJobs(host: Host): Job[] {
+  return Object.entries(host.backup).flatMap(([name, spec]): Job[] => {
+    const wait = ['--wait', spec.lock_wait ?? host.schedule.lock_wait]
+    const common = { ...timingOf(host, spec), ...needsOf(host, `backup.${name}`, spec), ping: spec.ping }
+    const take: Job[] =
+      spec.schedule === undefined
+        ? []
+        : [
+            {
+              ...common,
+              name: `backup-${name}`,
+              title: `backup ${name}`,
+              path: `backup.${name}.schedule`,
+              schedule: spec.schedule,
+              argv: ['backup', 'take', name, ...wait, ...(spec.prune ? ['--prune'] : [])],
+            },
+          ]
+    const verify: Job[] =
+      spec.verify_schedule === undefined
+        ? []
+        : [
+            {
+              ...common,
+              name: `verify-${name}`,
+              title: `verification of backup ${name}`,
+              path: `backup.${name}.verify_schedule`,
+              schedule: spec.verify_schedule,
+              argv: ['backup', 'verify', '--job', name],
+              ping: undefined,
+            },
+          ]
+    return [...take, ...verify]
+  })
+}
+
+function archiveJobs(host: Host): Job[] {
+  if (host.archive === undefined) return []
+  return [
+    {
+      ...timingOf(host, {}),
+      ...archiveNeeds(host),
+      name: 'archive-check',
+      title: 'check of the WAL archive',
+      path: 'archive.check',
+      schedule: host.archive.check,
+      randomizedDelay: '0s',
+      persistent: false,
+      argv: ['archive', 'status'],
+      ping: undefined,
+    },
+  ]
+}
+
+/** Looks after all others. */
+function checkJob(host: Host): Job {
+  const { user } = needsOf(host, 'schedule', { on_failure: [] })
+  return {
+    ...timingOf(host, {}),
+    name: 'check',
+    title: 'check of the scheduled jobs',
+    path: 'schedule.check',
+    schedule: host.schedule.check,
+    randomizedDelay: '0s',
+    persistent: false,
+    runtimeLimit: '10min',
+    user,
+    argv: ['schedule', 'notify'],
+    credentials: alertCredentials(host),
+    writes: [host.host.state_dir],
+    network: true,
+    onFailure: [],
+    ping: undefined,
+    isAlert: true,
+  }
+}
+
+/** Names of the credentials by which people are told. Pure. */
+export function alertCredentials(host: Host): string[] {
+  return credentialsIn([host.notify, Object.values(host.backup).map(({ ping }) => ping)])
+}
+
+type Timing = Pick<Job, 'timezone' | 'randomizedDelay' | 'persistent' | 'runtimeLimit' | 'grace' | 'isAlert'>
+
+function timingOf({ schedule }: Host, own: Partial<Host['backup'][string]>): Timing {
+  return {
+    timezone: own.timezone ?? schedule.timezone,
+    randomizedDelay: own.randomized_delay ?? schedule.randomized_delay,
+    persistent: own.persistent ?? schedule.persistent,
+    runtimeLimit: own.runtime_limit ?? schedule.runtime_limit,
+    grace: own.grace ?? schedule.grace,
+    isAlert: false,
+  }
+}
+
+interface Wanting {
+  readonly user?: string | undefined
+  readonly store?: string | undefined
+  readonly ping?: AddressSpec | undefined
+  readonly on_failure?: readonly string[] | undefined
+}
+
+function archiveNeeds(host: Host): Omit<Needs, 'argv'> {
+  return needsOf(host, 'archive', host.archive!)
+}
+
+function needsOf(host: Host, path: string, own: Wanting): Omit<Needs, 'argv'> {
+  const store = own.store === undefined ? undefined : host.store[own.store]
+  const user = own.user ?? host.schedule.user ?? (host.postgres.kind === 'debian' ? 'postgres' : undefined)
+  if (user === undefined) {
+    throw new Fail('host-file', `${path}: a job of a ${host.postgres.kind} cluster has no user`, {
+      hint: 'Name the OS user that runs it: [schedule] user = "..."',
+    })
+  }
+  return {
+    user,
+    credentials: credentialsIn([host.postgres, store, host.encryption, own.ping]),
+    writes: [
+      host.host.state_dir,
+      ...(store?.type === 'dir' ? [store.path] : []),
+      ...(host.schedule.metrics_dir === undefined ? [] : [host.schedule.metrics_dir]),
+    ],
+    network: store?.type === 's3' || host.postgres.kind === 'remote' || own.ping !== undefined,
+    onFailure: own.on_failure ?? host.schedule.on_failure,
+  }
+}
+
+/** Names of the credentials that some part of a host file refers to, sorted. */
+function credentialsIn(value: unknown): string[] {
+  const found = new Set<string>()
+  const look = (value: unknown) => {
+    if (typeof value !== 'object' || value === null) return
+    const { credential } = value as Partial<Extract<SecretRef, { credential: string }>>
+    if (typeof credential === 'string') found.add(credential)
+    else for (const inner of Object.values(value)) look(inner)
+  }
+  look(value)
+  return [...found].toSorted()
+}
