@@ -1,0 +1,151 @@
+import { join } from 'node:path'
+import { z } from 'zod'
+import { stateAccess } from '../cluster/lock.ts'
+import { Fail } from '../core/fail.ts'
+import { readTextIfAny } from '../core/file.ts'
+import { writeJournal } from '../core/journal.ts'
+import { takeLock } from '../core/lock.ts'
+import { log } from '../core/log.ts'
+import type { Host } from '../host/schema.ts'
+
+const time = z.iso.datetime()
+
+const schema = z.object({
+  job: z.string(),
+  begun: time.optional(),
+  last: z
+    .object({
+      begun: time,
+      ended: time,
+      result: z.enum(['success', 'failed', 'skipped']),
+      reason: z.string(),
+    })
+    .optional(),
+  lastSuccess: time.optional(),
+  failures: z.int().nonnegative(),
+  failingSince: time.optional(),
+  pausedSince: time.optional(),
+  installedAt: time.optional(),
+  told: z
+    .object({
+      state: z.enum(['failed', 'stale', 'recovered']),
+      at: time,
+      missed: z.array(z.string()).optional(),
+    })
+    .optional(),
+})
+
+/** One run of a job that ended. */
+export interface LastRun {
+  readonly begun: string
+  readonly ended: string
+  readonly result: 'success' | 'failed' | 'skipped'
+  /** For people: `exit code 55: a backup could not be completed`, `timeout`, `oom-kill`. */
+  readonly reason: string
+}
+
+/** What people were told last. */
+export interface Told {
+  /** `recovered` stays only while somebody does not know it. */
+  readonly state: 'failed' | 'stale' | 'recovered'
+  readonly at: string
+  /** Names of those who could not be told. */
+  readonly missed?: readonly string[] | undefined
+}
+
+/** What is remembered of a job between its runs. Times are ISO texts in UTC. */
+export interface JobState {
+  readonly job: string
+  /** Of the run that goes on, or of one that was killed together with whoever would have recorded it. */
+  readonly begun?: string | undefined
+  /** The last run that ended. */
+  readonly last?: LastRun | undefined
+  /** When the last successful run began. */
+  readonly lastSuccess?: string | undefined
+  /** Since the last success. */
+  readonly failures: number
+  /** When the first of them began. */
+  readonly failingSince?: string | undefined
+  readonly pausedSince?: string | undefined
+  /** From when on a missed success counts. */
+  readonly installedAt?: string | undefined
+  /** Undefined when people know that it is well. */
+  readonly told?: Told | undefined
+}
+
+/**
+ * What is remembered of a job; an empty state when nothing is.
+ * @throws {Fail} `file-unreadable` when it cannot be read, or is of a newer format
+ */
+export async function readState(host: Host, name: string): Promise<JobState> {
+  const path = statePath(host, name)
+  const text = await readTextIfAny(path)
+  return text === undefined ? { job: name, failures: 0 } : parse(text, { path, name })
+}
+
+/** How long somebody else may take to write a small file. */
+const WAIT_SECONDS = 30
+
+/**
+ * Changes what is remembered of a job; whoever does so at the same time waits.
+ * @param change is given what is there now; when it gives the same object nothing is written
+ * @returns what is there afterwards
+ * @throws {Fail} `file-unreadable`, `not-permitted`, `lock-held`
+ */
+export async function changeState(
+  host: Host,
+  name: string,
+  change: (state: JobState) => JobState,
+): Promise<JobState> {
+  await using _lock = await holdState(host, name)
+  const before = await readState(host, name)
+  const after = change(before)
+  if (after !== before) await writeJournal(statePath(host, name), after, access(host))
+  return after
+}
+
+/** Keeps everybody else from changing a job's state; {@link changeState} does so by itself. */
+async function holdState(host: Host, name: string): Promise<AsyncDisposable> {
+  const path = join(jobsFolder(host), `.${name}.lock`)
+  return takeLock(path, { waitSeconds: WAIT_SECONDS, folder: access(host) })
+}
+
+/** The folder of the states. */
+export function jobsFolder(host: Host): string {
+  return join(host.host.state_dir, 'jobs')
+}
+
+/** Who owns what the jobs of a host share: the user that they run as. */
+export function access(host: Host): ReturnType<typeof stateAccess> {
+  const { schedule, postgres } = host
+  return stateAccess(schedule.user ?? (postgres.kind === 'debian' ? 'postgres' : undefined))
+}
+
+function statePath(host: Host, name: string): string {
+  return join(jobsFolder(host), `${name}.json`)
+}
+
+const FORMAT = 1
+
+function parse(text: string, { path, name }: { path: string; name: string }): JobState {
+  const value = json(text)
+  const { format } = (value ?? {}) as { format?: unknown }
+  if (typeof format === 'number' && format > FORMAT) {
+    throw new Fail('file-unreadable', `"${path}" has format ${format}, this version knows ${FORMAT}`, {
+      hint: 'Run the version of Howdah that wrote it.',
+    })
+  }
+  const parsed = schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  // Nothing that could not be lost: without it a failure is told once more, with it nobody would be told.
+  log('warning', `schedule: "${path}" is damaged: what was known of ${name} is forgotten`)
+  return { job: name, failures: 0 }
+}
+
+function json(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
