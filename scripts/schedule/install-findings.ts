@@ -1,0 +1,50 @@
+import { join } from 'node:path'
+import { run } from '../core/exec.ts'
+import { exists } from '../core/file.ts'
+import type { Host } from '../host/schema.ts'
+import { jobsOf, servicesOf } from './job.ts'
+
+/** Where systemd looks for a credential by its name (systemd.exec(5), LoadCredential=). */
+const CREDENTIAL_FOLDERS = [
+  '/etc/credstore',
+  '/run/credstore',
+  '/usr/local/lib/credstore',
+  '/usr/lib/credstore',
+  '/etc/credstore.encrypted',
+  '/run/credstore.encrypted',
+  '/usr/lib/credstore.encrypted',
+] as const
+
+/** What the operator is to know before jobs are installed: things that they will miss when they run. */
+export async function installationFindings(host: Host): Promise<string[]> {
+  return [...(await missingCredentials(host)), ...(await metricsFindings(host))]
+}
+
+async function missingCredentials(host: Host): Promise<string[]> {
+  const findings: string[] = []
+  const users = [...jobsOf(host), ...servicesOf(host)]
+  for (const credential of new Set(users.flatMap(({ credentials }) => credentials))) {
+    const there = await Promise.all(CREDENTIAL_FOLDERS.map((folder) => exists(join(folder, credential))))
+    if (there.includes(true)) continue
+    const titles = users
+      .filter(({ credentials }) => credentials.includes(credential))
+      .map(({ title }) => title)
+    findings.push(
+      `the credential "${credential}" is missing: it is to be in /etc/credstore/${credential}, for ${titles.join(', ')}`,
+    )
+  }
+  return findings
+}
+
+async function metricsFindings(host: Host): Promise<string[]> {
+  const folder = host.schedule.metrics_dir
+  if (folder === undefined) return []
+  if (!(await exists(folder))) return [`schedule.metrics_dir: there is no folder "${folder}"`]
+  const users = new Set(jobsOf(host).map(({ user }) => user))
+  const findings: string[] = []
+  for (const user of users) {
+    const { code } = await run(['test', '-w', folder], { as: user, okCodes: [0, 1] })
+    if (code !== 0) findings.push(`schedule.metrics_dir: the user ${user} cannot write to "${folder}"`)
+  }
+  return findings
+}
