@@ -9,7 +9,9 @@
  */
 import { findBackup, readCatalogs } from './backup/catalog.ts'
 import { totalsOf } from './backup/manifest.ts'
-import { pruneVerb } from './backup/prune-verb.ts'
+import { prune, type Pruned } from './backup/prune.ts'
+import { showPruned } from './backup/prune-show.ts'
+import { pruneVerb, resultOf } from './backup/prune-verb.ts'
 import {
   ageSeconds,
   databaseNames,
@@ -21,6 +23,7 @@ import {
 } from './backup/show.ts'
 import { planTake, take, type TakeScope } from './backup/take.ts'
 import { verifyVerb } from './backup/verify-verb.ts'
+import { waitSecondsOf, WAIT_OPTION } from './backup/wait.ts'
 import { loadHost } from './cluster/open.ts'
 import { type Call, main, type Outcome } from './core/cli.ts'
 import { type Code, Fail } from './core/fail.ts'
@@ -42,6 +45,8 @@ await main({
       args: ['[job]'],
       options: [
         { flags: '--take-over <machine>', help: 'go on with the backups of another machine, which is gone' },
+        WAIT_OPTION,
+        { flags: '--prune', help: 'afterwards do what "backup prune JOB" does' },
       ],
       common: ['file', 'plan'],
       fails: [
@@ -52,6 +57,7 @@ await main({
         'server-denied',
         'server-failed',
         'cluster-mismatch',
+        'backup-damaged',
         'backup-failed',
         'no-space',
       ],
@@ -86,6 +92,7 @@ async function takeBackup(call: Call): Promise<Outcome> {
     loaded,
     overrides: call.overrides,
     job: jobOf(call, loaded.host),
+    waitSeconds: waitSecondsOf(call),
     ...(typeof takeOver === 'string' && { takeOver }),
   }
   if (call.planOnly) {
@@ -100,9 +107,31 @@ async function takeBackup(call: Call): Promise<Outcome> {
     onProgress: (done, of) => progress.show(`${formatSize(done)} of ${formatSize(of)}`),
   })
   const { url } = openStore(loaded.host, loaded.host.backup[manifest.job]!.store)
+  const text = showTaken(manifest, `${url}/${manifest.cluster}`)
+  const result = { ...manifest, ...totalsOf(manifest.files), seconds: secondsOf(manifest), store: url }
+  if (call.options['prune'] !== true) return { text, result }
+  const pruned = await pruneAfter(scope, manifest.label)
+  const { plans, denied } = pruned
   return {
-    text: showTaken(manifest, `${url}/${manifest.cluster}`),
-    result: { ...manifest, ...totalsOf(manifest.files), seconds: secondsOf(manifest), store: url },
+    text: `${text}\n${showPruned(plans, denied)}`,
+    result: { ...result, pruned: { stores: plans.map(resultOf), denied } },
+  }
+}
+
+/** The take has given the store back, so this may wait for somebody else again. */
+async function pruneAfter({ loaded: { host }, job, waitSeconds }: TakeScope, label: string): Promise<Pruned> {
+  try {
+    return await prune({ host, job, waitSeconds })
+  } catch (cause) {
+    if (!(cause instanceof Fail)) throw cause
+    throw new Fail(
+      cause.code,
+      `the backup ${label} is there, but older ones could not be pruned: ${cause.message}`,
+      {
+        hint: cause.hint,
+        cause,
+      },
+    )
   }
 }
 

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
@@ -283,6 +283,60 @@ describe('take that fails', () => {
     await holder[Symbol.asyncDispose]()
     expect((await first).databases).toHaveLength(1)
     expect((await host.files()).filter((path) => path.startsWith('running/'))).toEqual([])
+  })
+
+  test('--wait: a second take waits for the first one, says for whom, and is taken afterwards', async () => {
+    const host = await backupHost(server, 'databases = ["app"]')
+    await using holder = await holdTable('app')
+    const first = host.take()
+    await untilDumpWaits('app')
+    const tooLong = await host.backup('take', 'nightly', '--wait', '1200ms')
+    expect(tooLong).toMatchObject({ code: 20, stderr: expect.stringContaining('waits for another run that') })
+    const second = host.backup('take', 'nightly', '--wait', '1min')
+    await holder[Symbol.asyncDispose]()
+    await first
+    expect(await second).toMatchObject({ code: 0 })
+    expect((await host.files()).filter((path) => path.startsWith('catalog/'))).toHaveLength(2)
+  })
+
+  test.each(['1', 'an hour', '-1s', '', '1 fortnight'])('--wait %j: is no time: usage', async (time) => {
+    const host = await backupHost(server)
+    const { code, stderr } = await host.backup('take', 'nightly', `--wait=${time}`)
+    expect({ code, stderr }).toMatchObject({ code: 2, stderr: expect.stringContaining('is no time') })
+  })
+
+  test('--prune: after a take the backups that "keep" does not keep are gone, the new one is there', async () => {
+    const host = await backupHost(server, 'databases = ["app"]\nkeep = { last = 1 }')
+    await host.take()
+    const { code, stdout } = await host.backup('take', 'nightly', '--prune', '--json')
+    const { result } = JSON.parse(stdout) as { result: Manifest }
+    expect([code, result]).toMatchObject([0, { pruned: { stores: [{ jobs: [{ kept: 1, removed: 1 }] }] } }])
+    expect((await host.files()).filter((path) => path.startsWith('catalog/'))).toEqual([
+      `catalog/${result.label}.json`,
+    ])
+  })
+
+  test('--prune that fails: the run fails, and says that the backup is there', async () => {
+    const host = await backupHost(server, 'databases = ["app"]\nkeep = { last = 1 }')
+    await host.take()
+    // A prune writes down what it is about to do: here it cannot.
+    await rm(join(server.dir, 'state/journal'), { recursive: true, force: true })
+    await writeFile(join(server.dir, 'state/journal'), '')
+    try {
+      const { code, stderr } = await host.backup('take', 'nightly', '--prune')
+      expect(code).not.toBe(0)
+      expect(stderr).toMatch(/the backup \S+ is there, but older ones could not be pruned: /)
+      expect((await host.files()).filter((path) => path.startsWith('catalog/'))).toHaveLength(2)
+    } finally {
+      await rm(join(server.dir, 'state/journal'))
+    }
+  })
+
+  test('--prune of a job without "keep": nothing is removed', async () => {
+    const host = await backupHost(server, 'databases = ["app"]')
+    await host.take()
+    expect(await host.backup('take', 'nightly', '--prune')).toMatchObject({ code: 0 })
+    expect((await host.files()).filter((path) => path.startsWith('catalog/'))).toHaveLength(2)
   })
 
   test.each(['SIGINT', 'SIGTERM'] as const)(

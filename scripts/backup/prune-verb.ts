@@ -5,12 +5,14 @@ import { beginProgress } from '../core/progress.ts'
 import { planPrune, prune } from './prune.ts'
 import { isEmptyPlan, type StorePlan } from './prune-plan.ts'
 import { freedBytes, jobTotals, showPruned, showPrunePlan } from './prune-show.ts'
+import { waitSecondsOf, WAIT_OPTION } from './wait.ts'
 
 /** `backup prune [job]` */
 export const pruneVerb: Verb = {
   name: 'prune',
   summary: 'delete the backups that "keep" and "pitr" of their jobs do not keep, and the WAL of no use',
   args: ['[job]'],
+  options: [WAIT_OPTION],
   common: ['file', 'plan', 'yes'],
   fails: [
     'host-file',
@@ -30,7 +32,7 @@ export const pruneVerb: Verb = {
 
 async function run(call: Call): Promise<Outcome> {
   const { host } = await loadHost(call.file, call.overrides)
-  const scope = { host, job: call.args[0] }
+  const scope = { host, job: call.args[0], waitSeconds: waitSecondsOf(call) }
   if (call.planOnly) {
     const plans = await planPrune(scope)
     return { text: showPrunePlan(plans), result: { stores: plans.map(resultOf) } }
@@ -50,8 +52,8 @@ async function run(call: Call): Promise<Outcome> {
   return { text, result: { stores: plans.map(resultOf), denied } }
 }
 
-/** Stable keys for machines. */
-function resultOf(plan: StorePlan): Record<string, unknown> {
+/** What is to go and what stays in one store: stable keys for machines. Pure. */
+export function resultOf(plan: StorePlan): Record<string, unknown> {
   return {
     store: plan.store,
     url: plan.url,

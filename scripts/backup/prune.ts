@@ -21,6 +21,8 @@ export interface PruneScope {
   readonly host: Host
   /** Of this job only. */
   readonly job?: string | undefined
+  /** How long to wait for other runs that have its stores; default 0. */
+  readonly waitSeconds?: number | undefined
 }
 
 /** How to prune. */
@@ -71,8 +73,12 @@ export async function prune(scope: PruneScope, options: PruneOptions = {}): Prom
   const cluster = await requireCluster(scope.host)
   const site = await openSite(scope, cluster)
   await using held = new AsyncDisposableStack()
-  for (const name of [...site.selected].sort())
-    held.use(await holdResource(scope.host, cluster, `store:${name}`))
+  const deadline = performance.now() + (scope.waitSeconds ?? 0) * 1000
+  // In one order, so that two of them never wait for each other.
+  for (const name of [...site.selected].sort()) {
+    const left = Math.max(0, (deadline - performance.now()) / 1000)
+    held.use(await holdResource(scope.host, cluster, `store:${name}`, left))
+  }
   const clocks = new Map<string, Date>()
   for (const name of site.selected) {
     const clock = await ownedClock(site, name)

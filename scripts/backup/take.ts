@@ -50,6 +50,8 @@ export interface TakeScope {
   /** The name of a `[backup.NAME]`. */
   readonly job: string
   readonly takeOver?: string | undefined
+  /** How long to wait for another run that has the store; default 0. */
+  readonly waitSeconds?: number | undefined
   /** Told of each file that is stored. */
   readonly onFile?: (file: ManifestFile) => void
   /** Told of each piece that is read. */
@@ -125,7 +127,7 @@ export async function take(scope: TakeScope): Promise<Manifest> {
   const spec = jobOf(scope)
   const cluster = await requireCluster(host)
   await assertIdentity(cluster)
-  await using _lock = await holdResource(host, cluster, `store:${spec.store}`)
+  await using _lock = await holdResource(host, cluster, `store:${spec.store}`, scope.waitSeconds)
   const owner = cluster.osUser === '' ? undefined : userId(cluster.osUser)
   const store = openStore(host, spec.store, { owner, canBeNew: true })
   const layout = layoutOf(host)

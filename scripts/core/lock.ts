@@ -5,6 +5,8 @@ import { flock } from './exec.ts'
 import { Fail } from './fail.ts'
 import { type Access, makeFolder, reasonOf } from './file.ts'
 import { interrupted } from './interrupt.ts'
+import { log } from './log.ts'
+import { formatDuration } from './quantity.ts'
 
 /** How long to wait for a lock, and who may touch its file. */
 export interface LockOptions {
@@ -26,18 +28,29 @@ export async function takeLock(path: string, options: LockOptions): Promise<Asyn
       cause,
     })
   })
-  const deadline = Date.now() + (options.waitSeconds ?? 0) * 1000
-  while (!(await flock(file.fd))) {
+  const began = Date.now()
+  const deadline = began + (options.waitSeconds ?? 0) * 1000
+  for (let isTold = false; !(await flock(file.fd));) {
     if (Date.now() >= deadline) {
       await file.close()
       throw new Fail('lock-held', `another run holds "${path}"`, {
         hint: `See which one: fuser -v ${path}`,
       })
     }
+    if (!isTold && Date.now() >= began + QUIET_MILLISECONDS) {
+      isTold = true
+      log(
+        'notice',
+        `waits for another run that holds "${path}", ${formatDuration(options.waitSeconds!)} at most`,
+      )
+    }
     await sleep(100, undefined, { signal: interrupted })
   }
   return { [Symbol.asyncDispose]: () => file.close() }
 }
+
+/** Whoever waits longer says so. */
+const QUIET_MILLISECONDS = 1000
 
 // To lock a file it is enough to read it, so one that root made serves the cluster's owner, too; who
 // may come near it is said by its folder. That folder is not only root's: no link in it is followed.

@@ -217,7 +217,7 @@ describe('takes in progress', () => {
     expect(await host.labels()).toEqual(labels)
   })
 
-  test('two at once: the second one ends with lock-held', async () => {
+  test('two at once: the second one ends with lock-held, or waits', async () => {
     const { host, labels } = await fiveDumps()
     const first = startCode(`
       import { loadHost } from 'scripts/cluster/open.ts'
@@ -231,9 +231,11 @@ describe('takes in progress', () => {
     await saidBy(first, 'planned')
     expect((await host.run('prune')).code).toBe(20)
     expect(await host.labels()).toEqual(labels)
+    const waiting = host.run('prune', '--wait', '30s')
     first.stdin!.write('go\n')
     await new Promise((resolve) => first.once('close', resolve))
     expect(await host.labels()).toEqual(labels.slice(3))
+    expect((await waiting).stdout).toMatch(/^nothing to remove\n/)
   })
 })
 
