@@ -1,7 +1,10 @@
 import { join } from 'node:path'
 import { run } from '../core/exec.ts'
+import { Fail } from '../core/fail.ts'
 import { exists } from '../core/file.ts'
 import type { Host } from '../host/schema.ts'
+import { calendarOf } from './calendar.ts'
+import { assertCalendar } from './elapse.ts'
 import { jobsOf, servicesOf } from './job.ts'
 
 /** Where systemd looks for a credential by its name (systemd.exec(5), LoadCredential=). */
@@ -15,9 +18,32 @@ const CREDENTIAL_FOLDERS = [
   '/usr/lib/credstore.encrypted',
 ] as const
 
-/** What the operator is to know before jobs are installed: things that they will miss when they run. */
+/**
+ * What the operator is to know before jobs are installed: what their times do when clocks are changed, and
+ * things that they will miss when they run.
+ * @throws {Fail} `host-file` for a schedule that says nothing, or that systemd does not know
+ */
 export async function installationFindings(host: Host): Promise<string[]> {
-  return [...(await missingCredentials(host)), ...(await metricsFindings(host))]
+  return [
+    ...(await calendarFindings(host)),
+    ...(await missingCredentials(host)),
+    ...(await metricsFindings(host)),
+  ]
+}
+
+async function calendarFindings(host: Host): Promise<string[]> {
+  const all: string[] = []
+  for (const { path, schedule, timezone } of jobsOf(host)) {
+    try {
+      const calendar = calendarOf(schedule, timezone)
+      await assertCalendar(calendar)
+      all.push(...calendar.findings.map((finding) => `${path}: ${finding}`))
+    } catch (error) {
+      if (!(error instanceof Fail)) throw error
+      throw new Fail(error.code, `${path}: ${error.message}`, { hint: error.hint, cause: error })
+    }
+  }
+  return all
 }
 
 async function missingCredentials(host: Host): Promise<string[]> {

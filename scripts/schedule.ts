@@ -1,0 +1,19 @@
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/howdah" "$0" "$@"'
+/**
+ * Runs jobs at their times by systemd, and tells of failures.
+ *
+ *     howdah schedule list -c conf/demo.toml
+ *
+ * Exit codes: 0 done, 2 usage, 10 host file, 11 a file, 13 another user is needed, 20 locked, 25 a
+ * program failed.
+ */
+import { main } from './core/cli.ts'
+import { listVerb, nextVerb } from './schedule/list-verb.ts'
+import { pauseVerb, resumeVerb } from './schedule/pause-verb.ts'
+
+await main({
+  name: 'schedule',
+  summary: 'run jobs at their times by systemd, and tell of failures',
+  example: 'howdah schedule list -c conf/demo.toml',
+  verbs: [listVerb, nextVerb, pauseVerb, resumeVerb],
+})
