@@ -15,6 +15,8 @@ import { type Code, Fail } from './core/fail.ts'
 import { beginProgress } from './core/progress.ts'
 import { formatDuration } from './core/quantity.ts'
 import { VERSION } from './core/version.ts'
+import { planMigrations, runMigrations } from './migrate/provision.ts'
+import type { Change } from './plan/change.ts'
 import { exportHost } from './plan/export.ts'
 import { applyHost, type HostPlan, planHost, type Scope } from './plan/provision.ts'
 import { readPlan, savePlan } from './plan/saved.ts'
@@ -136,7 +138,12 @@ async function scopeOf(call: Call): Promise<Scope> {
   if (call.only?.length === 0) {
     throw new Fail('usage', '--only names no kind', { hint: 'Leave it out to look at everything.' })
   }
-  return { loaded: await loadHost(call.file, call.overrides), overrides: call.overrides, only: call.only }
+  const loaded = await loadHost(call.file, call.overrides)
+  const migrations = {
+    plan: () => planMigrations(loaded),
+    run: (onDone: (change: Change) => void) => runMigrations(loaded, onDone),
+  }
+  return { loaded, overrides: call.overrides, only: call.only, migrations }
 }
 
 function outcomeOf({ planned, note }: HostPlan, call: Call): Outcome {

@@ -193,5 +193,8 @@ test('README: the test command ends as it says', async () => {
 
 test('README: every key of its host file examples is known', async () => {
   const readme = await readFile(README, 'utf8')
-  for (const [, toml] of readme.matchAll(/```toml\n([^]*?)```/g)) expect(() => parseHost(toml!)).not.toThrow()
+  const head = 'format = 1\n[host]\nname = "db1"\n[postgres]\nmajor = 17\n'
+  for (const [, toml = ''] of readme.matchAll(/```toml\n([^]*?)```/g)) {
+    expect(() => parseHost(toml.includes('format = 1') ? toml : head + toml)).not.toThrow()
+  }
 })

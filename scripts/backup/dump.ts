@@ -7,7 +7,8 @@ import type { BackupSpec } from '../host/schema.ts'
 import type { Box } from './box.ts'
 import { dumpName } from './layout.ts'
 import type { ManifestDatabase } from './manifest.ts'
-import { clientProgram, compressedOutput } from './program.ts'
+import { clientProgram } from '../cluster/program.ts'
+import { compressedOutput } from './program.ts'
 import { withClient } from './session.ts'
 import {
   type ClusterSurvey,

@@ -1,43 +1,6 @@
-import { basename, join } from 'node:path'
-import type { Cluster } from '../cluster/cluster.ts'
-import { type ExecOptions, output } from '../core/exec.ts'
-import { Fail } from '../core/fail.ts'
-
-/** A command line of one of PostgreSQL's programs, and how it is run. */
-export interface Program {
-  readonly argv: readonly string[]
-  readonly options: ExecOptions
-}
-
-/**
- * One of PostgreSQL's client programs, connected to a database of a cluster. Always that of the
- * cluster's major: pg_dump must not be older than the server, and pg_restore not older than pg_dump.
- * @throws {Fail} `not-permitted` when none is installed
- */
-export function clientProgram(
-  cluster: Cluster,
-  name: 'pg_dump' | 'pg_dumpall' | 'pg_restore',
-  database: string,
-  args: readonly string[],
-): Program {
-  if (cluster.bindir === '') {
-    throw new Fail(
-      'not-permitted',
-      `there is no ${name} for PostgreSQL ${cluster.major} or newer on this host`,
-      {
-        hint: `Install it: apt-get install postgresql-client-${cluster.major}`,
-      },
-    )
-  }
-  const client = cluster.clientArguments(connectionString(database))
-  return {
-    argv: [join(cluster.bindir, name), ...client.argv, '--no-password', ...args],
-    options: {
-      as: cluster.osUser === '' ? undefined : cluster.osUser,
-      env: client.env,
-    },
-  }
-}
+import { basename } from 'node:path'
+import type { Program } from '../cluster/program.ts'
+import { output } from '../core/exec.ts'
 
 /** What a program writes, compressed by zstd. */
 export interface Compressed {
@@ -84,11 +47,3 @@ code=$?
 if [ $code != 0 ]; then kill -KILL $zstd 2>/dev/null; exit $code; fi
 exec 5>&-
 wait $zstd`
-
-/**
- * A database's name where libpq takes a name or a connection string: bare, `a=b` would be read as
- * the setting `a`. Pure.
- */
-export function connectionString(database: string): string {
-  return `dbname='${database.replaceAll(/[\\']/g, String.raw`\$&`)}'`
-}

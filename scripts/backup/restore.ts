@@ -16,7 +16,7 @@ import { type Choice, findBackup, type Found } from './catalog.ts'
 import { PROPERTIES_NAME } from './dump.ts'
 import { randomLetters } from './label.ts'
 import type { ManifestFile } from './manifest.ts'
-import { clientProgram } from './program.ts'
+import { clientProgram } from '../cluster/program.ts'
 import { createStatement, propertyStatements } from './properties.ts'
 import { assertPossible, planRestore, type RestorePlan, type RestoreRequest } from './restore-plan.ts'
 import {

@@ -31,6 +31,9 @@ export const CODES = {
   'verify-failed': [60, 'two things that should be equal are not'],
   'target-unreached': [61, 'a recovery ended before its target'],
   'wrong-key': [62, 'what is encrypted cannot be read with this identity'],
+  'migration-invalid': [63, 'a file of a migration is not as it should be'],
+  'migration-failed': [64, 'the server refuses a migration'],
+  'migration-diverged': [65, 'the files of migrations and what was applied tell different stories'],
   bug: [70, 'should not happen: please report it'],
   interrupted: [130, 'ended by a signal'],
 } as const satisfies Record<string, readonly [number, string]>

@@ -2,7 +2,7 @@ import { parse, TomlError } from 'smol-toml'
 import type { z } from 'zod'
 import { Fail, messageOf } from '../core/fail.ts'
 import { didYouMean } from '../core/nearest.ts'
-import { type Host, hostSchema, NOT_YET, NOT_YET_KEYS } from './schema.ts'
+import { type Host, hostSchema, NOT_YET } from './schema.ts'
 import { lineOf, type Lines, linesOf } from './toml.ts'
 
 /** One thing that is wrong with a host file. */
@@ -139,14 +139,9 @@ function unknownKeys(issues: readonly Issue[]): number {
 }
 
 function unknownKey(path: readonly PropertyKey[], key: string): string {
-  const [table, name] = path.length === 0 ? [NOT_YET, key] : [NOT_YET_KEYS, pattern([...path, key])]
-  const script = Object.hasOwn(table, name) ? table[name] : undefined
+  const script = path.length === 0 && Object.hasOwn(NOT_YET, key) ? NOT_YET[key] : undefined
   if (script !== undefined) return `unknown key: it waits for ${script}, which does not exist in this version`
   return `unknown key${didYouMean(key, knownKeys(path))}`
-}
-
-function pattern(path: readonly PropertyKey[]): string {
-  return path.map((key, index) => (index === 1 ? '*' : String(key))).join('.')
 }
 
 /** The keys that the schema knows at a path, found by walking it. */

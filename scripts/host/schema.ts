@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { parseSize } from '../core/quantity.ts'
 import { archive, backup, encryption, store } from './backup-schema.ts'
 import { notify, scheduleDefaults } from './schedule-schema.ts'
-import { absolutePath, databaseName, name, secret, size } from './value.ts'
+import { absolutePath, databaseName, duration, name, secret, size } from './value.ts'
 
 // The host file as options are data: this schema gives the parser, conf/host.schema.json and
 // conf/reference.toml. Keys keep the file's own snake_case names inside the program too.
@@ -15,10 +15,12 @@ const tablespaceName = name.refine(
   (text) => !text.startsWith('pg_'),
   'tablespace names that start with "pg_" are reserved by PostgreSQL',
 )
-const schemaName = name.refine(
-  (text) => !text.startsWith('pg_') && text !== 'information_schema',
-  'this schema name is reserved by PostgreSQL',
-)
+const schemaName = name
+  .refine(
+    (text) => !text.startsWith('pg_') && text !== 'information_schema',
+    'this schema name is reserved by PostgreSQL',
+  )
+  .refine((text) => text !== 'howdah', 'this schema is the one of the ledger of migrations')
 const settingName = z
   .string()
   .regex(/^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$/, 'this is no name of a setting')
@@ -287,6 +289,29 @@ const grant = z.strictObject({
   grantable: z.boolean().default(false),
 })
 
+const migrations = z.strictObject({
+  dir: z
+    .string()
+    .min(1)
+    .regex(/^[^\0\n]+$/, 'a path must not hold a NUL byte or a line break')
+    .describe(
+      'the folder of the files: from the root, from that of the host file, or from that of this program',
+    ),
+  role: roleName.optional().describe('who owns what they make; default: the owner of the database'),
+  mirror_table: z
+    .string()
+    .regex(
+      /^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?$/,
+      'a table looks like "public.__schema_migrations"',
+    )
+    .optional()
+    .describe('a table with a column "version" in which an application looks for them'),
+  lock_timeout: duration
+    .default('5s')
+    .describe('how long a statement waits for a lock before it is tried again'),
+  tries: z.int().positive().default(10),
+})
+
 const database = z.strictObject({
   owner: name.optional().describe('default: the superuser'),
   encoding: z.string().optional(),
@@ -297,6 +322,7 @@ const database = z.strictObject({
   allow_connections: z.boolean().default(true),
   settings: settings.default({}),
   extensions: z.array(extension).default([]),
+  migrations: migrations.optional().describe('left out: no schema is migrated'),
   public: z
     .enum(['default', 'revoke', 'legacy'])
     .default('default')
@@ -342,11 +368,6 @@ export const NOT_YET: Readonly<Record<string, string>> = {
   maintenance: 'maintain.ts',
   upgrade: 'upgrade.ts',
   inspect: 'inspect.ts',
-}
-
-/** Keys inside known tables that wait for their script, by dotted path with `*` for a name. */
-export const NOT_YET_KEYS: Readonly<Record<string, string>> = {
-  'databases.*.migrations': 'migrate.ts',
 }
 
 /** A host file that was checked: every field is present, every default filled in. */

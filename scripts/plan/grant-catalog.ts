@@ -128,7 +128,8 @@ function grouped(objects: string, letter: string): string {
                 group by grantee) h) e`
 }
 
-const IS_SYSTEM = `(n.nspname ~ '^pg_' or n.nspname = 'information_schema')`
+// Schema howdah has the ledger of migrations, which is in no grant.
+const IS_SYSTEM = `(n.nspname ~ '^pg_' or n.nspname in ('information_schema', 'howdah'))`
 const IS_LOOKED_AT = `(not ${IS_SYSTEM} or n.nspname = any($3))`
 
 function isOfExtension(catalog: string, oid: string): string {

@@ -39,13 +39,21 @@ const GROUPS: Readonly<Record<string, readonly string[]>> = {
   grant: ['default-privilege', 'grant'],
 }
 
+/** What `--only` calls schema migrations, which are no kind. */
+export const MIGRATION = 'migration'
+
+/** Whether a word of `--only` means them. */
+export function isMigration(word: string): boolean {
+  return word.replace(/s$/, '') === MIGRATION
+}
+
 /**
  * The kinds that `--only` names, in their order: `role` and `roles` are the same.
  * @throws {Fail} `usage` with the nearest name
  */
 export function selectKinds(only: readonly string[] | undefined): readonly AnyKind[] {
   if (only === undefined) return KINDS
-  const known = KINDS.map(({ name }) => name)
+  const known = [...KINDS.map(({ name }) => name), MIGRATION]
   const wanted = new Set(
     only.flatMap((word) => {
       const name = known.includes(word) ? word : word.replace(/s$/, '')

@@ -10,7 +10,7 @@ import { VERSION } from '../core/version.ts'
 import { type Change, type Finding, HAZARDS, type Step } from './change.ts'
 import { execute, type Target } from './executor.ts'
 import { recoverWrites } from './guarded-write.ts'
-import { FOUNDATION, selectKinds } from './kinds.ts'
+import { FOUNDATION, isMigration, MIGRATION, selectKinds } from './kinds.ts'
 import { observeHost } from './observe.ts'
 import { type AnyKind, type Planned, planKinds } from './planner.ts'
 import { assertFresh, hashHost, hazardsOf, type PlanOrigin, readPlan } from './saved.ts'
@@ -24,11 +24,20 @@ export interface HostPlan {
   readonly note: string | undefined
 }
 
+/** Schema migrations, as whoever runs them hands them in: no kind, since their state is a folder and a ledger. */
+export interface Migrations {
+  /** Changes of kind `migration`, in the order in which they run, and what stands in their way. */
+  plan(): Promise<Pick<Planned, 'changes' | 'findings'>>
+  /** Runs what is pending. */
+  run(onDone: (change: Change) => void): Promise<void>
+}
+
 /** What to plan. */
 export interface Scope {
   readonly loaded: LoadedHost
   readonly overrides: readonly string[]
   readonly only: readonly string[] | undefined
+  readonly migrations?: Migrations
 }
 
 /** How to apply. */
@@ -59,11 +68,30 @@ export async function planHost(scope: Scope): Promise<HostPlan> {
   const isDown = cluster !== undefined && !observe.isRunning
   const kinds = selectKinds(scope.only).filter(({ name }) => !isDown || FOUNDATION.has(name))
   return {
-    planned: await planKinds(kinds, observe),
+    planned: withMigrations(
+      await planKinds(kinds, observe),
+      isDown ? undefined : await migrationsOf(scope)?.plan(),
+    ),
     origin: await originOf(scope, cluster),
     note:
       withoutCluster(scope, cluster, !isDown) ??
       (isDown ? `${cluster.label} does not answer: the rest is planned when it runs` : undefined),
+  }
+}
+
+/** Those that `--only` does not leave out. */
+function migrationsOf({ only, migrations }: Scope): Migrations | undefined {
+  return only === undefined || only.some((word) => isMigration(word)) ? migrations : undefined
+}
+
+/** Before the grants, which are on what they make. */
+function withMigrations(planned: Planned, more: Pick<Planned, 'changes' | 'findings'> | undefined): Planned {
+  if (more === undefined) return planned
+  const [grants, others] = partition(planned.changes, ({ kind }) => kind === 'grant')
+  return {
+    ...planned,
+    changes: [...others, ...more.changes, ...grants],
+    findings: [...planned.findings, ...more.findings],
   }
 }
 
@@ -79,7 +107,8 @@ function withoutCluster(scope: Scope, cluster: Cluster | undefined, isUp: boolea
 /**
  * Brings a host in line with its file. What needs consent is refused before anything is touched.
  * A cluster that had to be made or started first is planned anew then, since only now it shows its
- * files and catalogs; so are grants after everything else, since objects may have been made.
+ * files and catalogs; so are privileges after migrations, and grants after everything else, since objects may
+ * have been made.
  * @throws {Fail} `hazard-refused`, `plan-impossible`, `plan-stale`, `not-permitted`, `lock-held`, and what the executor throws
  */
 export async function applyHost(asked: Scope, options: ApplyOptions): Promise<Applied> {
@@ -109,9 +138,17 @@ export async function applyHost(asked: Scope, options: ApplyOptions): Promise<Ap
     assertAllowed(plan.planned, allow)
     if (cluster) await assertConfirmed(plan, options)
   }
-  const [grants, others] = partition(plan.planned.changes, ({ kind }) => kind === 'grant')
+  const [migrations, own] = partition(plan.planned.changes, ({ kind }) => kind === MIGRATION)
+  const [grants, others] = partition(own, ({ kind }) => kind === 'grant')
   await executeAll(others, host, options, done)
-  const late = others.length === 0 ? grants : await replan(scope, 'grant', allow)
+  if (migrations.length > 0) {
+    await migrationsOf(scope)!.run((change) => {
+      done.push(change)
+      options.onDone?.(change)
+    })
+    await executeAll(await replan(scope, 'default-privilege', allow), host, options, done)
+  }
+  const late = others.length + migrations.length === 0 ? grants : await replan(scope, 'grant', allow)
   await executeAll(late, host, options, done)
   return { changes: done, findings: plan.planned.findings }
 }

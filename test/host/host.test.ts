@@ -269,11 +269,6 @@ describe('parseHost: what is wrong, by whole messages with lines', () => {
       'h.toml:6: drill: unknown key: it waits for drill.ts, which does not exist in this version',
     ],
     [
-      'a key that waits for its script',
-      '[databases.x.migrations]\ndir = "x"',
-      'h.toml:6: databases.x.migrations: unknown key: it waits for migrate.ts, which does not exist in this version',
-    ],
-    [
       'a table that is there twice',
       '[roles.a]\n[roles.a]',
       'h.toml:7:2: this is not TOML: trying to redefine an already defined table or value',

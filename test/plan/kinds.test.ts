@@ -44,7 +44,11 @@ test.each([
   ['constructor', 'there is no kind "constructor"'],
 ])('selectKinds: %j: is refused, with the kinds that there are', (word, message) => {
   expect(() => selectKinds([word])).toThrow(
-    expect.objectContaining({ code: 'usage', message, hint: `The kinds are: ${names.join(', ')}.` }),
+    expect.objectContaining({
+      code: 'usage',
+      message,
+      hint: `The kinds are: ${[...names, 'migration'].join(', ')}.`,
+    }),
   )
 })
 

@@ -82,7 +82,7 @@ const SCHEMAS = `
             coalesce(bit_or(bit) filter (where grantor = n.nspowner), 0) as of_public_by_owner
        from (select grantor, 1 << (array_position($1::text[], privilege_type) - 1) as bit
                from aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) where grantee = 0) e) a
-   where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'`
+   where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'howdah')`
 
 async function actual(observe: Observe): Promise<Map<string, Schema>> {
   const wanted = wantedSchemas(observe.host)

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { connectionString } from '../../scripts/backup/program.ts'
+import { connectionString } from '../../scripts/cluster/program.ts'
 
 test.each([
   ['app', `dbname='app'`],

@@ -1,0 +1,284 @@
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/howdah" "$0" "$@"'
+/**
+ * Applies, takes back and checks the schema migrations of a database.
+ *
+ *     howdah migrate status -c conf/demo.toml
+ *
+ * Exit codes: 0 done, 1 the check says no, 2 usage, 10 host file, 20 locked, 30-33 server, 40 hazard, 42 no
+ * way back, 60 schemas differ, 63-65 migrations.
+ */
+import { brokenIndexes, adopt, migrate, planDown, planUp, rehearseAll, repair } from './migrate/migrate.ts'
+import { newMigration } from './migrate/new.ts'
+import {
+  folderOf,
+  look,
+  migratedDatabases,
+  type MigrateScope,
+  oneDatabase,
+  openScope,
+} from './migrate/scope.ts'
+import { lineOf, showChanges, showStatus } from './migrate/show.ts'
+import type { Change } from './migrate/apply.ts'
+import { loadHost } from './cluster/open.ts'
+import { type Call, main, type OptionSpec, type Outcome } from './core/cli.ts'
+import { type Code, Fail } from './core/fail.ts'
+import { beginProgress } from './core/progress.ts'
+
+const FAILS: readonly Code[] = [
+  'host-file',
+  'file-unreadable',
+  'not-permitted',
+  'server-unreachable',
+  'server-denied',
+  'cluster-mismatch',
+  'migration-invalid',
+]
+const CHANGES: readonly Code[] = [
+  ...FAILS,
+  'lock-held',
+  'plan-impossible',
+  'migration-failed',
+  'migration-diverged',
+]
+const DATABASE: OptionSpec = { flags: '--database <name>', help: 'this one; default: all, or the only one' }
+
+await main({
+  name: 'migrate',
+  summary: 'apply, take back and check schema migrations',
+  example: 'howdah migrate status -c conf/demo.toml',
+  verbs: [
+    {
+      name: 'up',
+      summary: 'apply what is pending',
+      options: [
+        DATABASE,
+        { flags: '--to <version>', help: 'up to this one' },
+        { flags: '--out-of-order', help: 'also those that are lower than one that is applied' },
+        { flags: '--scratch', help: 'only rehearse all of them in a scratch database: up, down, up' },
+      ],
+      common: ['file', 'plan'],
+      fails: [...CHANGES, 'verify-failed'],
+      run: up,
+    },
+    {
+      name: 'down',
+      summary: 'take back the last one, or all after a version; what they made is gone',
+      options: [DATABASE, { flags: '--to <version>', help: 'the one that stays; 0: none' }],
+      common: ['file', 'plan', 'allow'],
+      fails: [...CHANGES, 'hazard-refused'],
+      run: down,
+    },
+    {
+      name: 'status',
+      summary: 'say how each version stands',
+      options: [DATABASE],
+      common: ['file'],
+      fails: FAILS,
+      run: status,
+    },
+    {
+      name: 'check',
+      summary: 'fail unless the database has exactly the versions of the folder',
+      options: [DATABASE],
+      common: ['file'],
+      fails: FAILS,
+      run: check,
+    },
+    {
+      name: 'new',
+      summary: 'make a file to write a migration into',
+      args: ['<name>'],
+      options: [DATABASE],
+      common: ['file', 'plan'],
+      fails: ['host-file', 'file-unreadable'],
+      run: makeNew,
+    },
+    {
+      name: 'adopt',
+      summary: 'take over a database that has the schema of a version already, or was migrated by dbmate',
+      args: ['[version]'],
+      options: [DATABASE, { flags: '--trust', help: 'without comparing the schemas' }],
+      common: ['file', 'plan'],
+      fails: [...CHANGES, 'verify-failed'],
+      run: adoptDatabase,
+    },
+    {
+      name: 'repair',
+      summary: 'set the ledger right about one version',
+      args: ['<version>'],
+      options: [
+        DATABASE,
+        { flags: '--as <state>', help: 'how a half-done one is to be seen', choices: ['applied', 'pending'] },
+      ],
+      common: ['file', 'plan'],
+      fails: CHANGES,
+      run: repairVersion,
+    },
+  ],
+})
+
+async function up(call: Call): Promise<Outcome> {
+  const to = text(call, 'to')
+  const choice = { to, outOfOrder: call.options['outOfOrder'] === true }
+  const scopes = to === undefined ? await scopesOf(call) : [await oneScope(call)]
+  if (call.options['scratch'] === true) return rehearseEach(scopes)
+  if (call.planOnly) return planOf(scopes, (scope) => planUp(scope, choice))
+  return runEach(call, scopes, (scope, onChange) => migrate(scope, { direction: 'up', choice }, onChange))
+}
+
+async function down(call: Call): Promise<Outcome> {
+  const scope = await oneScope(call)
+  const to = text(call, 'to')
+  const planned = await planDown(scope, to)
+  if (call.planOnly) return planOf([scope], () => Promise.resolve(planned))
+  if (planned.length > 0 && !call.allow.has('deletes-data')) {
+    const files = planned.map(({ migration }) => migration.file).join(', ')
+    throw new Fail('hazard-refused', `taking back ${files} deletes what they made, and the rows in it`, {
+      hint: 'Take a backup, look at --plan, then say --allow deletes-data.',
+    })
+  }
+  return runEach(call, [scope], (scope, onChange) => migrate(scope, { direction: 'down', to }, onChange))
+}
+
+async function rehearseEach(scopes: readonly MigrateScope[]): Promise<Outcome> {
+  const rows: string[] = []
+  for (const scope of scopes) {
+    await rehearseAll(scope)
+    rows.push(`${scope.database}: ${scope.migrations.length} migrations go up, down and up again`)
+  }
+  return { text: rows.join('\n'), result: { databases: scopes.map(({ database }) => database) } }
+}
+
+async function planOf(
+  scopes: readonly MigrateScope[],
+  plan: (scope: MigrateScope) => Promise<readonly Change[]>,
+): Promise<Outcome> {
+  const plans: { database: string; changes: readonly Change[] }[] = []
+  for (const scope of scopes) plans.push({ database: scope.database, changes: await plan(scope) })
+  return {
+    text: plans.map(({ database, changes }) => showChanges(database, changes)).join('\n\n'),
+    result: {
+      databases: plans.map(({ database, changes }) => ({ database, changes: changes.map(resultOf) })),
+    },
+  }
+}
+
+type Runs = (
+  scope: MigrateScope,
+  onChange: (change: Change, index: number, of: number) => void,
+) => Promise<Change[]>
+
+async function runEach(call: Call, scopes: readonly MigrateScope[], runs: Runs): Promise<Outcome> {
+  using progress = beginProgress('migrate', call.json)
+  const done: { database: string; changes: readonly Change[] }[] = []
+  for (const scope of scopes) {
+    const changes = await runs(scope, ({ migration }, index, of) =>
+      progress.show(`${scope.database}: ${migration.file}, ${index + 1} of ${of}`),
+    )
+    done.push({ database: scope.database, changes })
+  }
+  const rows = done.flatMap(({ database, changes }) =>
+    changes.length === 0 ? [`${database}: nothing to do`] : changes.map((change) => lineOf(database, change)),
+  )
+  return {
+    text: rows.join('\n'),
+    result: {
+      databases: done.map(({ database, changes }) => ({ database, changes: changes.map(resultOf) })),
+    },
+  }
+}
+
+async function status(call: Call): Promise<Outcome> {
+  const rows: string[] = []
+  const databases: object[] = []
+  for (const scope of await scopesOf(call)) {
+    const lines = await look(scope)
+    const broken = await brokenIndexes(scope)
+    rows.push(showStatus(scope.database, lines, broken))
+    const versions = lines.map(({ version, name, state, applied }) => ({
+      version,
+      name,
+      state,
+      appliedAt: applied?.appliedAt ?? null,
+      appliedBy: applied?.appliedBy ?? null,
+    }))
+    databases.push({ database: scope.database, versions, invalidIndexes: broken })
+  }
+  return { text: rows.join('\n'), result: { databases } }
+}
+
+async function check(call: Call): Promise<Outcome> {
+  const rows: string[] = []
+  const databases: object[] = []
+  for (const scope of await scopesOf(call)) {
+    const others = (await look(scope)).filter(({ state }) => state !== 'applied' && state !== 'down-edited')
+    const names = others.map(({ version, state }) => `${version} is ${state}`)
+    const isPending = others.every(({ state }) => state === 'pending')
+    const next = isPending ? 'howdah migrate up' : 'howdah migrate status'
+    if (others.length > 0) rows.push(`${scope.database}: ${names.join(', ')}; run: ${next}`)
+    databases.push({
+      database: scope.database,
+      differs: others.map(({ version, state }) => ({ version, state })),
+    })
+  }
+  return {
+    text: rows.length === 0 ? 'all is applied' : rows.join('\n'),
+    result: { databases },
+    ok: rows.length === 0,
+  }
+}
+
+async function makeNew(call: Call): Promise<Outcome> {
+  const loaded = await loadHost(call.file, call.overrides)
+  const database = oneDatabase(loaded.host, text(call, 'database'))
+  const dir = await folderOf(loaded, loaded.host.databases[database]!)
+  const path = await newMigration(dir, call.args[0]!, call.planOnly)
+  return { text: `${call.planOnly ? '+' : 'made'} ${path}`, result: { path } }
+}
+
+async function adoptDatabase(call: Call): Promise<Outcome> {
+  const scope = await oneScope(call)
+  const changes = await adopt(scope, {
+    version: call.args[0],
+    isTrusted: call.options['trust'] === true,
+    planOnly: call.planOnly,
+  })
+  const noted = call.planOnly
+    ? 'would be noted as applied; none would be run'
+    : 'are noted as applied; none was run'
+  return {
+    text: `${scope.database}: ${changes.length} migrations ${noted}`,
+    result: { database: scope.database, versions: changes.map(({ migration }) => migration.version) },
+  }
+}
+
+async function repairVersion(call: Call): Promise<Outcome> {
+  const scope = await oneScope(call)
+  const as = text(call, 'as') as 'applied' | 'pending' | undefined
+  const line = await repair(scope, call.args[0]!, { as, planOnly: call.planOnly })
+  return { text: `${scope.database}: ${line}`, result: { database: scope.database, line } }
+}
+
+async function scopesOf(call: Call): Promise<MigrateScope[]> {
+  const loaded = await loadHost(call.file, call.overrides)
+  const name = text(call, 'database')
+  const all = migratedDatabases(loaded.host)
+  const names = name === undefined && all.length > 0 ? all : [oneDatabase(loaded.host, name)]
+  const scopes: MigrateScope[] = []
+  for (const name of names) scopes.push(await openScope(loaded, name))
+  return scopes
+}
+
+async function oneScope(call: Call): Promise<MigrateScope> {
+  const loaded = await loadHost(call.file, call.overrides)
+  return openScope(loaded, oneDatabase(loaded.host, text(call, 'database')))
+}
+
+function text(call: Call, name: string): string | undefined {
+  const value = call.options[name]
+  return typeof value === 'string' ? value : undefined
+}
+
+function resultOf({ migration, direction }: Change): object {
+  return { version: migration.version, name: migration.name, direction }
+}

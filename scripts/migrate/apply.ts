@@ -1,0 +1,154 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Client } from 'pg'
+import { ident, literal } from '../cluster/sql.ts'
+import { Fail, messageOf } from '../core/fail.ts'
+import { interrupted } from '../core/interrupt.ts'
+import { log } from '../core/log.ts'
+import { lineAt, type Migration, type Section } from './file.ts'
+import { forgetText, mirrorText, noteText, stateText } from './ledger.ts'
+import { beginText, cleanSession, type RunOptions } from './session.ts'
+
+/** One migration, in one direction. */
+export interface Change {
+  readonly migration: Migration
+  readonly direction: 'up' | 'down'
+}
+
+/**
+ * Runs one migration, and notes it in the ledger in the same transaction. One that must not run in a transaction
+ * is noted as begun before, so that its death is seen.
+ * @throws {Fail} `migration-failed`, with file, line and column; the database is as it was, or the ledger says
+ *   that it is half-done
+ */
+export async function applyChange(client: Client, change: Change, options: RunOptions): Promise<void> {
+  const section = sectionOf(change)
+  await (section.transaction ? inTransaction(client, change, options) : oneByOne(client, change, options))
+  await cleanSession(client)
+}
+
+/** The SQL of a change, for people. Pure. */
+export function sectionOf({ migration, direction }: Change): Section {
+  return direction === 'up' ? migration.up : migration.down!
+}
+
+// The server runs a text of many statements in one round trip.
+async function inTransaction(client: Client, change: Change, options: RunOptions): Promise<void> {
+  const { migration, direction } = change
+  const section = sectionOf(change)
+  const begin = beginText(options)
+  const note = direction === 'up' ? noteText(migration, 'applied') : forgetText(migration.version)
+  const mirror = mirrorText(options.mirrorTable, migration.version, direction)
+  const text = `${begin}${section.text}\n; reset role; ${mirror}; ${note}; commit`
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await client.query(text)
+      return
+    } catch (error) {
+      await client.query('rollback')
+      if (!isLockTimeout(error) || attempt >= options.tries) throw failure(change, error, begin.length)
+      log(
+        'notice',
+        `migrate: ${migration.file}: no lock within ${options.lockTimeout}, try ${attempt + 1} of ${options.tries}`,
+      )
+      await sleep(Math.min(attempt, 10) * 500, undefined, { signal: interrupted })
+    }
+  }
+}
+
+async function oneByOne(client: Client, change: Change, options: RunOptions): Promise<void> {
+  const { migration, direction } = change
+  const section = sectionOf(change)
+  const { version } = migration
+  const before = await invalidIndexes(client)
+  await client.query(direction === 'up' ? noteText(migration, 'started') : stateText(version, 'reverting'))
+  await client.query(`set lock_timeout = '${options.lockTimeout}'`)
+  for (const [index, { text, offset }] of section.statements.entries()) {
+    try {
+      if (options.role !== undefined) await client.query(`set role ${ident(options.role)}`)
+      await client.query(text)
+    } catch (error) {
+      const fail = failure(change, error, -offset)
+      const done =
+        index === 0
+          ? 'none of its statements is done'
+          : `${index} of its ${section.statements.length} statements are done`
+      throw new Fail(fail.code, `${fail.message}; ${done}`, {
+        hint: `It ran outside of a transaction. Mend it, then: howdah migrate repair ${version} --as pending, or --as applied`,
+        cause: error,
+      })
+    }
+  }
+  await client.query('reset role')
+  const broken = (await invalidIndexes(client)).filter((name) => !before.includes(name))
+  if (broken.length > 0) {
+    throw new Fail('migration-failed', `${migration.file} left an invalid index: ${broken.join(', ')}`, {
+      hint: `Drop it and try again: howdah migrate repair ${version} --as pending`,
+    })
+  }
+  const mirror = mirrorText(options.mirrorTable, version, direction)
+  const note = direction === 'up' ? stateText(version, 'applied') : forgetText(version)
+  await client.query(`begin; ${mirror}; ${note}; commit`)
+}
+
+/** Indexes that a failed CREATE INDEX CONCURRENTLY left: no query uses them, and IF NOT EXISTS takes them for good. */
+export async function invalidIndexes(client: Client): Promise<string[]> {
+  const { rows } = await client.query<{ name: string }>(
+    `select indexrelid::regclass::text as name from pg_index where not indisvalid order by 1`,
+  )
+  return rows.map(({ name }) => name)
+}
+
+/** Drops what a failed CREATE INDEX CONCURRENTLY of a migration left. @returns the names */
+export async function dropInvalidIndexes(client: Client, migration: Migration): Promise<string[]> {
+  const invalid = await invalidIndexes(client)
+  const { rows } = await client.query<{ name: string; bare: string }>(
+    `select indexrelid::regclass::text as name, relname as bare
+       from pg_index join pg_class on pg_class.oid = indexrelid where not indisvalid`,
+  )
+  const words = migration.up.statements.map(({ text }) => text).join('\n')
+  const left = rows.filter(({ name, bare }) => invalid.includes(name) && words.includes(bare))
+  for (const { name } of left) await client.query(`drop index concurrently ${name}`)
+  return left.map(({ name }) => name)
+}
+
+function isLockTimeout(error: unknown): boolean {
+  return (error as { code?: string }).code === '55P03'
+}
+
+interface ServerError {
+  readonly position?: string
+  readonly code?: string
+  readonly detail?: string
+  readonly hint?: string
+}
+
+/** @param skipped how many characters stood before the section in what was sent; less than 0: how many of it did not */
+function failure({ migration, direction }: Change, error: unknown, skipped: number): Fail {
+  const section = sectionOf({ migration, direction })
+  const { position, code, detail, hint } = error as ServerError
+  const at = position === undefined ? undefined : Number(position) - 1 - skipped
+  const statement = at === undefined ? undefined : section.statements.findLast(({ offset }) => offset <= at)
+  const place = at === undefined || at > section.text.length ? undefined : lineAt(section.text, at)
+  const where =
+    place === undefined
+      ? migration.file
+      : `${migration.file}:${section.line - 1 + place.line}:${place.column}`
+  const message = `${where}: ${messageOf(error)}${code === undefined ? '' : ` (${code})`}`
+  const lines = [detail, hint, statement && `in: ${excerpt(statement.text)}`].filter(Boolean)
+  return new Fail('migration-failed', message, { hint: lines.join('\n') || undefined, cause: error })
+}
+
+function excerpt(text: string): string {
+  const line = text.replaceAll(/\s+/g, ' ')
+  return line.length > 200 ? `${line.slice(0, 200)} ...` : line
+}
+
+/** A role that is there, to own what migrations make. @throws {Fail} `plan-impossible` */
+export async function assertRole(client: Client, role: string | undefined): Promise<void> {
+  if (role === undefined) return
+  const { rowCount } = await client.query(`select from pg_roles where rolname = ${literal(role)}`)
+  if (rowCount !== 0) return
+  throw new Fail('plan-impossible', `there is no role "${role}" to run migrations as`, {
+    hint: 'Run: howdah provision apply',
+  })
+}

@@ -1,0 +1,33 @@
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Fail } from '../core/fail.ts'
+import { readText, reasonOf } from '../core/file.ts'
+import { isMigrationFile, type Migration, parseMigration } from './file.ts'
+
+/**
+ * All migrations of a folder, in the order of their versions. Files whose names do not begin with a number
+ * are none.
+ * @throws {Fail} `file-unreadable`; `migration-invalid` when one cannot be read or two have the same version
+ */
+export async function readFolder(dir: string): Promise<Migration[]> {
+  const names = await readdir(dir).catch((cause: unknown) => {
+    throw new Fail('file-unreadable', `cannot read the folder of migrations "${dir}": ${reasonOf(cause)}`, {
+      cause,
+    })
+  })
+  const files = names.filter(isMigrationFile).toSorted()
+  const migrations = await Promise.all(
+    files.map(async (file) => parseMigration(file, await readText(join(dir, file)))),
+  )
+  const sorted = migrations.toSorted((a, b) => (BigInt(a.version) < BigInt(b.version) ? -1 : 1))
+  const twice = sorted.find(
+    ({ version }, index) => index > 0 && BigInt(sorted[index - 1]!.version) === BigInt(version),
+  )
+  if (twice === undefined) return sorted
+  const same = sorted
+    .filter(({ version }) => BigInt(version) === BigInt(twice.version))
+    .map(({ file }) => file)
+  throw new Fail('migration-invalid', `version ${BigInt(twice.version)} is there twice: ${same.join(', ')}`, {
+    hint: 'Give the one that is not applied yet a higher number.',
+  })
+}

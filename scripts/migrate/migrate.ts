@@ -1,0 +1,232 @@
+import type { Client } from 'pg'
+import { Fail } from '../core/fail.ts'
+import { applyChange, assertRole, type Change, dropInvalidIndexes, invalidIndexes } from './apply.ts'
+import { chooseDown, chooseUp, type UpChoice } from './choose.ts'
+import type { Migration } from './file.ts'
+import {
+  forgetText,
+  makeLedger,
+  mirrorTableText,
+  mirrorText,
+  noteText,
+  readLedger,
+  stateText,
+} from './ledger.ts'
+import { assertSame, DBMATE_TABLE, openScratch, rehearse, schemaOf } from './scratch.ts'
+import { look, type MigrateScope } from './scope.ts'
+import { openSession } from './session.ts'
+import { versionLines } from './state.ts'
+
+/** Told of each change before it is done. */
+export type OnChange = (change: Change, index: number, of: number) => void
+
+/** What `up` would run; nothing is written. */
+export async function planUp(scope: MigrateScope, choice: UpChoice): Promise<Change[]> {
+  return chooseUp(await look(scope), choice).map((migration) => ({ migration, direction: 'up' }))
+}
+
+/** What `down` would run; nothing is written. */
+export async function planDown(scope: MigrateScope, to: string | undefined): Promise<Change[]> {
+  return chooseDown(await look(scope), to).map((migration) => ({ migration, direction: 'down' }))
+}
+
+/**
+ * Runs what is chosen of a database while no other run works on it: the choice is made under the lock.
+ * @returns what was run
+ * @throws {Fail} `lock-held`, `migration-failed`, `migration-diverged`, what a choice throws
+ */
+export async function migrate(
+  scope: MigrateScope,
+  wanted:
+    | { readonly direction: 'up'; readonly choice: UpChoice }
+    | { readonly direction: 'down'; readonly to: string | undefined },
+  onChange: OnChange = () => {},
+): Promise<Change[]> {
+  const { cluster, database, migrations, options } = scope
+  await using session = await openSession(cluster, database, options)
+  const { client } = session
+  await assertRole(client, options.role)
+  const lines = versionLines(migrations, await readLedger(client))
+  const chosen = wanted.direction === 'up' ? chooseUp(lines, wanted.choice) : chooseDown(lines, wanted.to)
+  if (chosen.length === 0) return []
+  await makeLedger(client)
+  if (options.mirrorTable !== undefined) await client.query(mirrorTableText(options.mirrorTable))
+  const changes = chosen.map((migration): Change => ({ migration, direction: wanted.direction }))
+  for (const [index, change] of changes.entries()) {
+    onChange(change, index, changes.length)
+    await applyChange(client, change, options)
+  }
+  return changes
+}
+
+/**
+ * Rehearses all migrations of a database in a scratch one: up, down, up.
+ * @throws {Fail} `migration-failed`, `verify-failed`
+ */
+export async function rehearseAll(scope: MigrateScope): Promise<void> {
+  await using _session = await openSession(scope.cluster, scope.database, scope.options)
+  await using scratch = await openScratch(scope)
+  await rehearse(scratch, scope.migrations)
+}
+
+/** How a database is taken over. */
+export interface AdoptChoice {
+  /** The one whose schema it has; default: those that dbmate has noted. */
+  readonly version: string | undefined
+  /** Without comparing the schemas. */
+  readonly isTrusted: boolean
+  /** Nothing is noted. */
+  readonly planOnly: boolean
+}
+
+/**
+ * Takes over a database that has the schema of a version already, but no ledger of ours: the migrations up to it
+ * are noted, none is run. First they are run in a scratch database, whose schema must be that of the database.
+ * @returns the migrations that are noted
+ * @throws {Fail} `verify-failed` with the lines that differ; `migration-diverged` when there is a ledger already
+ */
+export async function adopt(
+  scope: MigrateScope,
+  { version, isTrusted, planOnly }: AdoptChoice,
+): Promise<Change[]> {
+  const { cluster, database, migrations, options } = scope
+  await using session = await openSession(cluster, database, options)
+  const { client } = session
+  if ((await readLedger(client)).length > 0) {
+    throw new Fail('migration-diverged', `database ${database} has a ledger of migrations already`, {
+      hint: 'Run: howdah migrate status',
+    })
+  }
+  const noted =
+    version === undefined
+      ? await notedByDbmate(client, migrations)
+      : chooseUp(versionLines(migrations, []), { to: version })
+  const changes = noted.map((migration): Change => ({ migration, direction: 'up' }))
+  if (!isTrusted) {
+    await using scratch = await openScratch(scope)
+    await scratch.run(changes)
+    assertSame(
+      await scratch.schema(),
+      await schemaOf(cluster, database),
+      `database ${database} has not the schema of version ${version}`,
+    )
+  }
+  if (planOnly) return changes
+  await makeLedger(client)
+  if (options.mirrorTable !== undefined) await client.query(mirrorTableText(options.mirrorTable))
+  const notes = noted.map(
+    (migration) =>
+      `${noteText(migration, 'applied')}; ${mirrorText(options.mirrorTable, migration.version, 'up')}`,
+  )
+  await client.query(`begin; ${notes.join('; ')}; commit`)
+  return changes
+}
+
+/** The migrations that dbmate has applied: it notes their versions as they stand in the names of files. */
+async function notedByDbmate(client: Client, migrations: readonly Migration[]): Promise<Migration[]> {
+  const { rows: found } = await client.query<{ there: boolean }>(
+    `select to_regclass('public.${DBMATE_TABLE}') is not null as there`,
+  )
+  if (!found[0]!.there) {
+    throw new Fail(
+      'usage',
+      `which version has the schema of this database? It has no "${DBMATE_TABLE}" of dbmate's`,
+      {
+        hint: 'Say it: howdah migrate adopt VERSION',
+      },
+    )
+  }
+  const { rows } = await client.query<{ version: string }>(
+    `select version from public.${DBMATE_TABLE} order by 1`,
+  )
+  const known = new Set(rows.map(({ version }) => version))
+  const unknown = rows.find(({ version }) => !migrations.some((migration) => migration.version === version))
+  if (unknown) {
+    throw new Fail(
+      'migration-diverged',
+      `dbmate has applied version ${unknown.version}, and there is no file of it`,
+    )
+  }
+  return migrations.filter(({ version }) => known.has(version))
+}
+
+/** How a version is repaired. */
+export interface RepairChoice {
+  /** How a half-done one is to be seen. */
+  readonly as: 'applied' | 'pending' | undefined
+  /** Nothing is changed. */
+  readonly planOnly: boolean
+}
+
+/**
+ * Sets the ledger right about one version: one that ended in its midst, or whose file has another name or text
+ * than it had.
+ * @returns a line for people
+ * @throws {Fail} `usage` when there is nothing to repair
+ */
+export async function repair(
+  scope: MigrateScope,
+  version: string,
+  { as, planOnly }: RepairChoice,
+): Promise<string> {
+  await using session = await openSession(scope.cluster, scope.database, scope.options)
+  const { client } = session
+  const line = versionLines(scope.migrations, await readLedger(client)).find(
+    (line) => /^\d+$/.test(version) && BigInt(line.version) === BigInt(version),
+  )
+  if (line?.applied === undefined) {
+    throw new Fail('usage', `version "${version}" is not in the ledger`, {
+      hint: 'Run: howdah migrate status',
+    })
+  }
+  const { state, migration, applied } = line
+  if (state === 'half-done') {
+    if (as === undefined) {
+      throw new Fail(
+        'usage',
+        `version ${line.version} is half-done: is it to be seen as applied, or as pending?`,
+        {
+          hint: 'Look at what is there, then say --as applied or --as pending.',
+        },
+      )
+    }
+    const dropped =
+      migration === undefined || as === 'applied' ? [] : await dropInvalidIndexes(client, migration)
+    const mirror = mirrorText(scope.options.mirrorTable, line.version, as === 'applied' ? 'up' : 'down')
+    const note = as === 'applied' ? stateText(applied.version, 'applied') : forgetText(applied.version)
+    await client.query(`begin; ${mirror}; ${note}; commit`)
+    const also = dropped.length === 0 ? '' : `, its invalid index is dropped: ${dropped.join(', ')}`
+    return `version ${line.version} is seen as ${as}${also}`
+  }
+  if (migration === undefined) {
+    throw new Fail(
+      'usage',
+      `there is no file of version ${line.version} that the ledger could be set right by`,
+      {
+        hint: 'Bring the file back.',
+      },
+    )
+  }
+  if (state === 'applied') {
+    throw new Fail('usage', `there is nothing to repair at version ${line.version}`, {
+      hint: 'Run: howdah migrate status',
+    })
+  }
+  if (planOnly) return `version ${line.version} would be noted as ${migration.file} is now`
+  // Its place in the order stays.
+  await client.query(
+    `update howdah.migration set name = $2, up_checksum = $3, down_checksum = $4 where version = $1`,
+    [applied.version, migration.name, migration.up.checksum, migration.down?.checksum ?? null],
+  )
+  return `version ${line.version} is noted as ${migration.file} is now`
+}
+
+/** Indexes of a database that a failed CREATE INDEX CONCURRENTLY left. */
+export async function brokenIndexes({ cluster, database }: MigrateScope): Promise<string[]> {
+  const client = await cluster.connect(database)
+  try {
+    return await invalidIndexes(client)
+  } finally {
+    await client.end()
+  }
+}

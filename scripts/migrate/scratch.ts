@@ -1,0 +1,141 @@
+import { randomBytes } from 'node:crypto'
+import type { Cluster } from '../cluster/cluster.ts'
+import { clientProgram } from '../cluster/program.ts'
+import { ident, literal } from '../cluster/sql.ts'
+import { run } from '../core/exec.ts'
+import { Fail } from '../core/fail.ts'
+import type { DatabaseSpec } from '../host/schema.ts'
+import { applyChange, type Change } from './apply.ts'
+import type { Migration } from './file.ts'
+import { makeLedger, mirrorTableText } from './ledger.ts'
+import type { RunOptions } from './session.ts'
+
+/** Where dbmate notes what it has applied, in schema public. */
+export const DBMATE_TABLE = 'schema_migrations'
+
+/** What a scratch database is like. */
+export interface ScratchScope {
+  readonly cluster: Cluster
+  /** The one that it stands for: it gets its encoding, locale and owner. */
+  readonly database: string
+  readonly spec: DatabaseSpec
+  readonly options: RunOptions
+}
+
+/** A throw-away database that is like another one, without any of its tables. */
+export interface Scratch extends AsyncDisposable {
+  readonly name: string
+  run(changes: readonly Change[]): Promise<void>
+  /** Its schema as pg_dump has it. */
+  schema(): Promise<string>
+}
+
+/**
+ * Makes a scratch database; those that dead runs left are dropped. The caller holds the lock of the database, so
+ * nobody else works on one of these.
+ * @throws {Fail} what a connection throws
+ */
+export async function openScratch(scope: ScratchScope): Promise<Scratch> {
+  const { cluster, database, spec, options } = scope
+  const admin = await cluster.connect(database, { applicationName: 'howdah migrate: scratch' })
+  const { rows } = await admin.query<{ id: string; encoding: string; collate: string; ctype: string }>(
+    `select oid::text as id, pg_encoding_to_char(encoding) as encoding, datcollate as collate, datctype as ctype
+       from pg_database where datname = ${literal(database)}`,
+  )
+  const { id, encoding, collate, ctype } = rows[0]!
+  const prefix = `howdah_scratch_${id}_`
+  const { rows: left } = await admin.query<{ name: string }>(
+    `select datname as name from pg_database where starts_with(datname, ${literal(prefix)})`,
+  )
+  for (const { name } of left) await admin.query(`drop database if exists ${ident(name)} with (force)`)
+  const name = `${prefix}${randomBytes(4).toString('hex')}`
+  const like = `encoding ${literal(encoding)} lc_collate ${literal(collate)} lc_ctype ${literal(ctype)}`
+  await admin.query(
+    `create database ${ident(name)} template template0 ${like}${options.role === undefined ? '' : ` owner ${ident(options.role)}`}`,
+  )
+  const drop = async () => {
+    await admin.query(`drop database if exists ${ident(name)} with (force)`).finally(() => admin.end())
+  }
+  try {
+    const client = await cluster.connect(name, { applicationName: 'howdah migrate: scratch' })
+    try {
+      await makeLedger(client)
+      if (options.mirrorTable !== undefined) await client.query(mirrorTableText(options.mirrorTable))
+      for (const extension of spec.extensions) {
+        await client.query(`create extension if not exists ${ident(extension.name)} cascade`)
+      }
+      for (const [schema, { owner }] of Object.entries(spec.schemas)) {
+        await client.query(`create schema if not exists ${ident(schema)}`)
+        if (owner !== undefined) await client.query(`alter schema ${ident(schema)} owner to ${ident(owner)}`)
+      }
+    } finally {
+      await client.end()
+    }
+  } catch (error) {
+    await drop()
+    throw error
+  }
+  return {
+    name,
+    run: (changes) => runThere(scope, name, changes),
+    schema: () => schemaOf(cluster, name),
+    [Symbol.asyncDispose]: drop,
+  }
+}
+
+async function runThere(
+  { cluster, options }: ScratchScope,
+  name: string,
+  changes: readonly Change[],
+): Promise<void> {
+  const client = await cluster.connect(name, { applicationName: 'howdah migrate: scratch' })
+  try {
+    for (const change of changes) await applyChange(client, change, options)
+  } finally {
+    await client.end()
+  }
+}
+
+/** A database's schema as text, without Howdah's own; the same for the same schema. */
+export async function schemaOf(cluster: Cluster, database: string): Promise<string> {
+  const without = ['--exclude-schema=howdah', `--exclude-table=public.${DBMATE_TABLE}`]
+  const { argv, options } = clientProgram(cluster, 'pg_dump', database, ['--schema-only', ...without])
+  const { stdout } = await run(argv, options)
+  // A random word of each dump, and what says when and by what it was made.
+  return stdout
+    .split('\n')
+    .filter((line) => !/^\\(un)?restrict |^-- (Dumped|Started|Completed)|^$|^--$/.test(line))
+    .join('\n')
+}
+
+/**
+ * Proves in a scratch database that migrations can be applied, taken back, and applied again to the same end.
+ * @throws {Fail} `migration-failed` when they cannot; `verify-failed` when the ends differ
+ */
+export async function rehearse(scratch: Scratch, migrations: readonly Migration[]): Promise<void> {
+  const ups = migrations.map((migration): Change => ({ migration, direction: 'up' }))
+  const downs = migrations
+    .filter(({ down }) => down !== undefined)
+    .map((migration): Change => ({ migration, direction: 'down' }))
+    .toReversed()
+  const begin = await scratch.schema()
+  await scratch.run(ups)
+  const first = await scratch.schema()
+  if (downs.length < ups.length) return
+  await scratch.run(downs)
+  assertSame(begin, await scratch.schema(), 'after all downs the schema is not what it was before the ups')
+  await scratch.run(ups)
+  assertSame(first, await scratch.schema(), 'the second ups lead to another schema than the first')
+}
+
+/** @throws {Fail} `verify-failed`, with the lines that differ */
+export function assertSame(wanted: string, actual: string, message: string): void {
+  if (wanted === actual) return
+  const [a, b] = [wanted.split('\n'), actual.split('\n')]
+  const gone = a.filter((line) => !b.includes(line)).map((line) => `- ${line}`)
+  const added = b.filter((line) => !a.includes(line)).map((line) => `+ ${line}`)
+  const lines = [...gone, ...added]
+  throw new Fail('verify-failed', message, {
+    hint: lines.length === 0 ? 'The same lines stand in another order.' : lines.slice(0, 20).join('\n'),
+  })
+}
