@@ -86,13 +86,15 @@ function timesOf(words: readonly string[]): Times | undefined {
   const meaning = words.length === 1 ? SHORTHANDS[words[0]!.toLowerCase()] : undefined
   if (meaning !== undefined) return timesOf(meaning.split(' '))
   const time = words.find((word) => word.includes(':'))?.split(':') ?? ['0', '0']
-  const date = words.find((word) => /^[\d*]/.test(word) && !word.includes(':'))?.split('-') ?? ['*', '*']
+  const date = words.find((word) => /^[\d*]/.test(word) && !word.includes(':')) ?? '*-*'
+  // "~" counts from the end of a month: any day may be meant.
+  const parts = date.replace(/~.*$/, '-*').split('-')
   const week = words.find((word) => WEEKDAY.test(word))
   const weekdays = week === undefined ? range(0, 6) : weekdaysOf(week)
   const minutes = componentOf(time[1]!, 0, 59)
   const hours = componentOf(time[0]!, 0, 23)
-  const days = componentOf(date.at(-1)!, 1, 31)
-  const months = componentOf(date.at(-2) ?? '', 1, 12)
+  const days = componentOf(parts.at(-1)!, 1, 31)
+  const months = componentOf(parts.at(-2) ?? '', 1, 12)
   if (!minutes || !hours || !days || !months || !weekdays) return undefined
   return { minutes, hours, days, months, weekdays, isEither: false }
 }

@@ -55,17 +55,16 @@ export function clockOf(zone: string): Clock {
     second: 'numeric',
   })
   return (instant) => {
-    const parts = Object.fromEntries(format.formatToParts(instant).map(({ type, value }) => [type, value]))
-    const part = (name: string) => Number(parts[name])
-    const local = Date.UTC(
-      part('year'),
-      part('month') - 1,
-      part('day'),
-      part('hour'),
-      part('minute'),
-      part('second'),
-    )
-    return local + (((instant % 1000) + 1000) % 1000)
+    const numbers = format.format(instant).match(/\d+/g)!.map(Number)
+    const [month, day, year, hour, minute, second] = numbers as [
+      number,
+      number,
+      number,
+      number,
+      number,
+      number,
+    ]
+    return Date.UTC(year, month - 1, day, hour, minute, second) + (((instant % 1000) + 1000) % 1000)
   }
 }
 
@@ -83,7 +82,7 @@ export function localMinute(local: number): LocalMinute {
 
 /**
  * Whether the clock showed that local time before already, because it was set back since. systemd's timers
- * only elapse the first time (measured with 252 and 257).
+ * only elapse the first time (measured with 252 and 257), unless they are armed within the second.
  */
 export function isSecondPass(clock: Clock, instant: number): boolean {
   const shift = offset(clock, instant - DAY) - offset(clock, instant)
@@ -93,13 +92,15 @@ export function isSecondPass(clock: Clock, instant: number): boolean {
 /** The changes of a clock in so many years after an instant. */
 export function clockChanges(clock: Clock, from: number, years: number): ClockChange[] {
   const changes: ClockChange[] = []
-  // No zone changes its clock twice within a week.
-  for (let at = from; at < from + years * 366 * DAY; at += 7 * DAY) {
-    const before = offset(clock, at)
-    const after = offset(clock, at + 7 * DAY)
+  const end = from + years * 366 * DAY
+  let before = offset(clock, from)
+  // No zone changes its clock twice within two weeks.
+  for (let at = from; at < end; at += 14 * DAY) {
+    const after = offset(clock, at + 14 * DAY)
     if (before === after) continue
-    const change = lastBefore(clock, [at, at + 7 * DAY])
+    const change = firstAfter(clock, [at, at + 14 * DAY])
     changes.push({ from: change + before, to: change + after })
+    before = after
   }
   return changes
 }
@@ -111,7 +112,7 @@ function offset(clock: Clock, instant: number): number {
 }
 
 /** The instant between two others at which the offset of a clock changes; changes are at whole minutes. */
-function lastBefore(clock: Clock, [from, to]: [number, number]): number {
+function firstAfter(clock: Clock, [from, to]: [number, number]): number {
   let low = Math.floor(from / 60_000)
   let high = Math.ceil(to / 60_000)
   const before = offset(clock, low * 60_000)
