@@ -79,6 +79,10 @@ export const notify = z
       .regex(/^[^\r\n]+$/, 'this is one line')
       .default('root')
       .describe('command: the "To:" of the mail'),
+    privileged: z
+      .boolean()
+      .default(false)
+      .describe('command: it runs as root; the sendmail of exim4 and of postfix needs that'),
     webhook: address
       .optional()
       .describe('instead of command: gets a JSON document by POST; its "text" is what chat programs show'),

@@ -1,0 +1,203 @@
+import { createHash } from 'node:crypto'
+import { debianUnit } from '../cluster/debian.ts'
+import { parseDuration } from '../core/quantity.ts'
+import type { Host } from '../host/schema.ts'
+import { calendarOf } from './calendar.ts'
+import { execLine, pathWord, plainText, unitName } from './escape.ts'
+import { hardeningLines, tellsAsRoot } from './hardening.ts'
+import { alertCredentials, type Job, jobsOf, type Service, servicesOf } from './job.ts'
+import { fillTemplate, readTemplate, type Values } from './templates.ts'
+
+/** A unit file, or another file that goes with units. */
+export interface UnitFile {
+  /** Without its folder. */
+  readonly name: string
+  readonly content: string
+}
+
+/** What units depend on besides the host file. */
+export interface UnitFacts {
+  /** Version of systemd: some keys came late. */
+  readonly systemd: number
+  /** Where the program is: `/opt/howdah/current`. */
+  readonly program: string
+  /** Absolute. */
+  readonly hostFile: string
+}
+
+/**
+ * The units of a host file, as they are to be installed; none when nothing is scheduled. Pure but for the
+ * templates, which come with the program.
+ * @throws {Fail} `host-file` for what a unit cannot say
+ */
+export function renderUnits(host: Host, facts: UnitFacts): UnitFile[] {
+  const render = new Render(host, facts)
+  const jobs = jobsOf(host)
+  if (jobs.length === 0) return []
+  return [
+    ...servicesOf(host).map((service) => render.service(service)),
+    ...jobs.flatMap((job) => [job.isAlert ? render.check(job) : render.job(job), render.timer(job)]),
+    render.alert(jobs.find(({ isAlert }) => isAlert)!),
+  ]
+}
+
+/** Name of the service of a job or a service. Pure. */
+export function serviceName(host: Host, name: string): string {
+  return unitName(`${host.schedule.unit_prefix}-${name}.service`)
+}
+
+/** Name of the timer of a job. Pure. */
+export function timerName(host: Host, name: string): string {
+  return unitName(`${host.schedule.unit_prefix}-${name}.timer`)
+}
+
+class Render {
+  readonly #host: Host
+  readonly #facts: UnitFacts
+
+  constructor(host: Host, facts: UnitFacts) {
+    this.#host = host
+    this.#facts = facts
+  }
+
+  job(job: Job): UnitFile {
+    return this.#file('job.service', serviceName(this.#host, job.name), {
+      ...this.#common(job, false),
+      title: plainText(job.title),
+      on_failure: this.#alertUnit,
+      // It came with 249; where it is not known, the check tells of a recovery.
+      on_success: this.#facts.systemd >= 249 && job.onFailure.length > 0 ? this.#alertUnit : undefined,
+      exec_prepare: this.#exec(['schedule', 'prepare', job.name]),
+      exec_start: this.#exec(job.argv),
+      exec_record: this.#exec(['schedule', 'record', job.name]),
+      runtime_limit: timeSpan(job.runtimeLimit),
+    })
+  }
+
+  check(job: Job): UnitFile {
+    return this.#file('check.service', serviceName(this.#host, job.name), {
+      ...this.#common({ ...job, user: this.#alertUser(job) }, true),
+      title: plainText(job.title),
+      exec_start: this.#exec(job.argv),
+      runtime_limit: timeSpan(job.runtimeLimit),
+    })
+  }
+
+  timer(job: Job): UnitFile {
+    const delay = parseDuration(job.randomizedDelay)! > 0
+    return this.#file('job.timer', timerName(this.#host, job.name), {
+      title: plainText(job.title),
+      calendar: calendarOf(job.schedule, job.timezone).lines.map((line) => line.replaceAll('%', '%%')),
+      persistent: job.persistent ? 'yes' : 'no',
+      randomized_delay: delay ? timeSpan(job.randomizedDelay) : undefined,
+      // 247: without it every start of systemd would throw the dice anew.
+      fixed_delay: delay && this.#facts.systemd >= 247 ? 'yes' : undefined,
+    })
+  }
+
+  alert(check: Job): UnitFile {
+    const { unit_prefix: prefix } = this.#host.schedule
+    const user = this.#alertUser(check)
+    const needs = { ...check, user, credentials: alertCredentials(this.#host) }
+    return this.#file('alert@.service', `${prefix}-alert@.service`, {
+      ...this.#common(needs, true),
+      exec_start: `${this.#exec(['schedule', 'notify', '--unit'])} %i`,
+    })
+  }
+
+  service(service: Service): UnitFile {
+    const { systemd } = this.#facts
+    return this.#file('archive.service', serviceName(this.#host, service.name), {
+      ...this.#common({ ...service, isAlert: false }, false),
+      title: plainText(service.title),
+      on_failure: this.#alertUnit,
+      exec_start: this.#exec(service.argv),
+      restart: systemd >= 254 ? '1s' : '10s',
+      restart_steps: systemd >= 254 ? '8' : undefined,
+      restart_most: systemd >= 254 ? '2min' : undefined,
+    })
+  }
+
+  get #alertUnit(): string {
+    return `${this.#host.schedule.unit_prefix}-alert@%n.service`
+  }
+
+  #alertUser({ user }: Job): string {
+    return tellsAsRoot(this.#host) ? 'root' : user
+  }
+
+  #exec(argv: readonly string[]): string {
+    const { program, hostFile } = this.#facts
+    const isNotify = argv.at(-1) === '--unit' // its value follows
+    const file = ['-c', hostFile]
+    const [script, verb, ...rest] = argv
+    const all = isNotify ? [script!, verb!, ...file, ...rest] : [...argv, ...file]
+    return execLine([`${program}/scripts/howdah`, ...all])
+  }
+
+  #common(
+    job: Pick<Job, 'user' | 'credentials' | 'writes' | 'network' | 'isAlert'>,
+    readsJournal: boolean,
+  ): Values {
+    const { postgres, schedule, store } = this.#host
+    // Ordered after it only: a server that was stopped on purpose is not started by a backup.
+    const cluster = postgres.kind === 'debian' ? [debianUnit(postgres)] : []
+    const network = job.network ? ['network-online.target'] : []
+    const folders = Object.values(store).flatMap((spec) => (spec.type === 'dir' ? [spec.path] : []))
+    const after = [...cluster, ...network]
+    return {
+      user: job.user,
+      after: after.length === 0 ? undefined : after.join(' '),
+      wants: network,
+      mounts: folders.filter((path) => job.writes.includes(path)).map((path) => pathWord('', path)),
+      credential: job.credentials,
+      groups: readsJournal && job.user !== 'root' ? 'systemd-journal' : undefined,
+      identifier: schedule.unit_prefix,
+      cache: `howdah/${job.user}`,
+      writes: [...job.writes, '/run/lock/howdah'].map((path) => pathWord('-', path)),
+      hardening: hardeningLines({ user: job.user, isAlert: job.isAlert, host: this.#host }),
+    }
+  }
+
+  #file(template: string, name: string, values: Values): UnitFile {
+    const body = fillTemplate(readTemplate(template), values)
+    const mark = `\n${MARK}\nHostFile=${plainText(this.#facts.hostFile)}\nHash=${hashOf(body)}\n`
+    return { name, content: body + mark }
+  }
+}
+
+/** A section that systemd passes over. */
+const MARK = '[X-Howdah]'
+
+/** What the mark of a unit says. */
+export interface Mark {
+  /** The host file that it was made for. */
+  readonly hostFile: string
+  readonly hash: string
+  /** Somebody has changed it since. */
+  readonly isEdited: boolean
+}
+
+/** The mark of a unit; undefined when it is not ours. Pure. */
+export function parseMark(content: string): Mark | undefined {
+  const at = content.lastIndexOf(`\n${MARK}\n`)
+  if (at === -1) return undefined
+  const [, hostFile, hash] =
+    /^\n\[X-Howdah\]\nHostFile=(.*)\nHash=([0-9a-f]{64})\n$/.exec(content.slice(at)) ?? []
+  if (hostFile === undefined || hash === undefined) return { hostFile: '', hash: '', isEdited: true }
+  return {
+    hostFile: hostFile.replaceAll('%%', '%').trimEnd(),
+    hash,
+    isEdited: hashOf(content.slice(0, at)) !== hash,
+  }
+}
+
+function hashOf(body: string): string {
+  return createHash('sha256').update(body).digest('hex')
+}
+
+/** A time as systemd has it (systemd.time(7)): in seconds, or less. */
+function timeSpan(duration: string): string {
+  const milliseconds = Math.round(parseDuration(duration)! * 1000)
+  return milliseconds % 1000 === 0 ? `${milliseconds / 1000}s` : `${milliseconds}ms`
+}
