@@ -8,12 +8,16 @@
  * program failed.
  */
 import { main } from './core/cli.ts'
+import { checkVerb } from './schedule/check-verb.ts'
 import { listVerb, nextVerb } from './schedule/list-verb.ts'
+import { notifyVerb } from './schedule/notify-verb.ts'
 import { pauseVerb, resumeVerb } from './schedule/pause-verb.ts'
+import { prepareVerb } from './schedule/prepare-verb.ts'
+import { recordVerb } from './schedule/record-verb.ts'
 
 await main({
   name: 'schedule',
   summary: 'run jobs at their times by systemd, and tell of failures',
   example: 'howdah schedule list -c conf/demo.toml',
-  verbs: [listVerb, nextVerb, pauseVerb, resumeVerb],
+  verbs: [listVerb, nextVerb, pauseVerb, resumeVerb, checkVerb, prepareVerb, recordVerb, notifyVerb],
 })

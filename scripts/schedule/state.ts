@@ -13,6 +13,7 @@ const time = z.iso.datetime()
 const schema = z.object({
   job: z.string(),
   begun: time.optional(),
+  note: z.string().optional(),
   last: z
     .object({
       begun: time,
@@ -58,6 +59,8 @@ export interface JobState {
   readonly job: string
   /** Of the run that goes on, or of one that was killed together with whoever would have recorded it. */
   readonly begun?: string | undefined
+  /** Why that run could not be begun. */
+  readonly note?: string | undefined
   /** The last run that ended. */
   readonly last?: LastRun | undefined
   /** When the last successful run began. */

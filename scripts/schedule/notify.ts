@@ -1,0 +1,150 @@
+import { join } from 'node:path'
+import { run } from '../core/exec.ts'
+import { Fail, messageOf } from '../core/fail.ts'
+import { takeLock } from '../core/lock.ts'
+import { log, maskUrls } from '../core/log.ts'
+import { readSecret } from '../core/secret.ts'
+import type { Host } from '../host/schema.ts'
+import type { NotifySpec } from '../host/schedule-schema.ts'
+import { type Due, dueOf, toldAfter } from './due.ts'
+import { nextElapses } from './elapse.ts'
+import { send } from './http.ts'
+import { type Job, servicesOf } from './job.ts'
+import { documentOf, environmentOf, mailOf, type Story } from './message.ts'
+import { access, changeState, jobsFolder } from './state.ts'
+import { type WatchedJob, watchJob, workOf } from './watch.ts'
+
+/** What was told. */
+export interface Told {
+  readonly job: string
+  readonly state: Due['state']
+  readonly to: readonly string[]
+  /** Names of those who could not be told; the check tries again. */
+  readonly missed: readonly string[]
+}
+
+/** Longer than all attempts to tell a few people. */
+const WAIT_SECONDS = 300
+
+/**
+ * Tells what is due to those whom it concerns. Whoever cannot be told keeps nobody else from it.
+ * @param unit of this unit only; one that is no job has failed, or nobody would ask
+ * @throws {Fail} `host-file`, `file-unreadable`, `lock-held`
+ */
+export async function notify(host: Host, unit: string | undefined): Promise<Told[]> {
+  // Two at once would tell everything twice.
+  const lock = join(jobsFolder(host), '.notify.lock')
+  await using _lock = await takeLock(lock, { waitSeconds: WAIT_SECONDS, folder: access(host) })
+  const name = unit === undefined ? undefined : jobOfUnit(host, unit)
+  if (unit !== undefined && name === undefined) return [await tellOfUnit(host, unit)]
+  const told: Told[] = []
+  let failure: unknown
+  for (const job of workOf(host).filter((job) => name === undefined || job.name === name)) {
+    try {
+      told.push(...(await tellOfJob(host, job)))
+    } catch (error) {
+      log('error', `schedule: ${job.name}: it is not known how it stands with it: ${messageOf(error)}`)
+      failure = error // the others are told of first
+    }
+  }
+  if (failure !== undefined) throw failure
+  return told
+}
+
+async function tellOfJob(host: Host, job: Job): Promise<Told[]> {
+  const now = new Date()
+  const watch = await watchJob(host, job, now)
+  const [due] = dueOf([watch], { now, remind: host.schedule.remind })
+  if (due === undefined) return []
+  const missed = await deliver(host, due.to, await storyOf(host, watch, due))
+  await changeState(host, job.name, ({ told: before, ...state }) => {
+    const told = toldAfter(due, missed, { now, before })
+    return told === undefined ? state : { ...state, told }
+  })
+  return [{ job: job.name, state: due.state, to: due.to, missed }]
+}
+
+/** The job of a unit; undefined when it is none of a job that is watched. Pure. */
+export function jobOfUnit(host: Host, unit: string): string | undefined {
+  return workOf(host).find(({ name }) => unit === unitOf(host, name))?.name
+}
+
+function unitOf(host: Host, job: string): string {
+  return `${host.schedule.unit_prefix}-${job}.service`
+}
+
+async function tellOfUnit(host: Host, unit: string): Promise<Told> {
+  const service = servicesOf(host).find(({ name }) => unit === unitOf(host, name))
+  const to = service?.onFailure ?? host.schedule.on_failure
+  const missed = await deliver(host, to, {
+    host: host.host.name,
+    job: service?.name ?? unit,
+    unit,
+    state: 'failed',
+    isReminder: false,
+    since: new Date().toISOString(),
+    reason: 'its unit failed',
+    lastSuccess: undefined,
+    next: undefined,
+    journal: await journalOf(unit),
+    command: `systemctl status ${unit}`,
+  })
+  return { job: service?.name ?? unit, state: 'failed', to, missed }
+}
+
+async function storyOf(host: Host, { job, state }: WatchedJob, due: Due): Promise<Story> {
+  const unit = unitOf(host, job.name)
+  const [next] = await nextElapses(job, new Date(), 1)
+  return {
+    ...due,
+    host: host.host.name,
+    unit,
+    lastSuccess: state.lastSuccess,
+    next: next?.toISOString(),
+    journal: due.state === 'recovered' ? [] : await journalOf(unit),
+    command: `journalctl --unit=${unit} --lines=100`,
+  }
+}
+
+/** The last lines of a unit's journal; none where there is no journal, or it may not be read. */
+async function journalOf(unit: string): Promise<string[]> {
+  const argv = ['journalctl', `--unit=${unit}`, '--lines=20', '--no-pager', '--quiet', '--output=short-iso']
+  const stdout = await run(argv, { timeoutSeconds: 20 })
+    .then(({ stdout }) => stdout)
+    .catch(() => '')
+  return maskUrls(stdout).split('\n').filter(Boolean)
+}
+
+/** @returns names of those who could not be told */
+async function deliver(host: Host, to: readonly string[], story: Story): Promise<string[]> {
+  const results = await Promise.all(
+    to.map(async (name) => {
+      try {
+        await tell(name, host.notify[name], story)
+        return []
+      } catch (error) {
+        log('error', `schedule: ${story.job} ${story.state}: cannot tell "${name}": ${messageOf(error)}`)
+        return [name]
+      }
+    }),
+  )
+  return results.flat()
+}
+
+async function tell(name: string, spec: NotifySpec | undefined, story: Story): Promise<void> {
+  if (spec === undefined) throw new Fail('host-file', `there is no [notify.${name}] in the host file`)
+  if (spec.command !== undefined) {
+    const env = environmentOf(story)
+    await run(spec.command, { input: mailOf(story, spec.to), env, timeoutSeconds: 60 })
+    return
+  }
+  const authorization = spec.authorization && (await readSecret(spec.authorization)).reveal()
+  await send(`the webhook of [notify.${name}]`, spec.webhook!, {
+    method: 'POST',
+    headers: {
+      'content-type': 'application/json',
+      ...(authorization !== undefined && { authorization }),
+    },
+    body: documentOf(story),
+  })
+}

@@ -1,0 +1,291 @@
+import { once } from 'node:events'
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { parseHost } from '../../scripts/host/host.ts'
+import type { Host } from '../../scripts/host/schema.ts'
+import { mailOf, type Story } from '../../scripts/schedule/message.ts'
+import { changeState, type JobState, readState } from '../../scripts/schedule/state.ts'
+import { runScript, type ScriptResult } from '../support/script.ts'
+
+interface Posted {
+  readonly url: string
+  readonly headers: IncomingHttpHeaders
+  readonly body: Record<string, unknown>
+}
+
+let dir: string
+let server: Server
+let posted: Posted[] = []
+let status = 200
+let port: number
+let number = 0
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'howdah-notify-'))
+  server = createServer(async (request, response) => {
+    const body = JSON.parse(await text(request)) as Record<string, unknown>
+    posted.push({ url: request.url!, headers: request.headers, body })
+    response.writeHead(status).end()
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  port = (server.address() as AddressInfo).port
+})
+afterAll(async () => {
+  server.close()
+  await rm(dir, { recursive: true })
+})
+
+const BEGUN = '2026-01-01T02:00:00.000Z'
+const FAILED: Partial<JobState> = {
+  failures: 1,
+  failingSince: BEGUN,
+  installedAt: BEGUN,
+  last: { begun: BEGUN, ended: '2026-01-01T02:10:00.000Z', result: 'failed', reason: 'timeout' },
+}
+
+interface TestHost {
+  readonly host: Host
+  readonly file: string
+  readonly notify: (...args: string[]) => Promise<ScriptResult>
+  readonly check: () => Promise<ScriptResult>
+  readonly set: (state: Partial<JobState>) => Promise<void>
+  readonly state: () => Promise<JobState>
+  /** Mails that the program of "ops" was given, and what it had in its environment. */
+  readonly mails: () => Promise<string>
+}
+
+/** The job `backup-nightly` tells "ops", a program, and "chat", a webhook. */
+async function testHost(onFailure = '"ops", "chat"'): Promise<TestHost> {
+  const own = join(dir, String(++number))
+  await mkdir(own)
+  const program = join(own, 'mailer')
+  await writeFile(
+    program,
+    `#!/bin/sh\nenv | grep ^HOWDAH_ >>"${own}/mail"\ncat >>"${own}/mail"\necho "$@" >>"${own}/mail"\n`,
+  )
+  await chmod(program, 0o755)
+  await writeFile(join(own, 'url'), `http://127.0.0.1:${port}/tok3n`)
+  await writeFile(join(own, 'authorization'), 'Bearer s3cret\n')
+  const toml = `format = 1
+[host]
+name = "db1"
+state_dir = "${own}/state"
+[postgres]
+major = 17
+[schedule]
+on_failure = [${onFailure}]
+[notify.ops]
+command = ["${program}", "-t"]
+to = "dba@example.org"
+[notify.broken]
+command = ["false"]
+[notify.chat]
+webhook = { file = "${own}/url" }
+authorization = { file = "${own}/authorization" }
+[store.local]
+type = "dir"
+path = "${own}/store"
+[archive]
+store = "local"
+[backup.nightly]
+kind = "dump"
+store = "local"
+schedule = "0 2 * * *"
+`
+  const file = join(own, 'host.toml')
+  await writeFile(file, toml)
+  const host = parseHost(toml)
+  const script = (verb: string, ...args: string[]) => runScript(['schedule', verb, ...args, '-c', file])
+  // Both are known, so that nothing but what a test sets is due.
+  await changeState(host, 'archive-check', (state) => ({ ...state, lastSuccess: new Date().toISOString() }))
+  return {
+    host,
+    file,
+    notify: (...args) => script('notify', ...args),
+    check: () => script('check', '--json'),
+    set: async (state) =>
+      void (await changeState(host, 'backup-nightly', () => ({
+        job: 'backup-nightly',
+        failures: 0,
+        ...state,
+      }))),
+    state: () => readState(host, 'backup-nightly'),
+    mails: () => readFile(join(own, 'mail'), 'utf8').catch(() => ''),
+  }
+}
+
+describe('schedule notify', () => {
+  test('failure: all are told once with what they need; then nothing is due; secrets are not said', async () => {
+    posted = []
+    status = 200
+    const { notify, set, mails, state } = await testHost()
+    await set({ ...FAILED, lastSuccess: '2025-12-31T02:00:00.000Z' })
+    const { code, stdout, stderr } = await notify('--unit', 'howdah-backup-nightly.service')
+    expect({ code, stdout, stderr }).toMatchObject({
+      code: 0,
+      stdout: 'told ops, chat: backup-nightly failed\n',
+    })
+    expect(stdout + stderr).not.toMatch(/tok3n|s3cret/)
+    const mail = await mails()
+    expect(mail).toContain('To: dba@example.org\nSubject: [howdah db1] backup-nightly failed: timeout\n')
+    expect(mail).toContain('last success:  2025-12-31T02:00:00.000Z\n')
+    expect(mail).toContain('journalctl --unit=howdah-backup-nightly.service')
+    expect(mail).toContain('HOWDAH_JOB=backup-nightly\n')
+    expect(mail).toContain('HOWDAH_STATE=failed\n')
+    expect(mail.endsWith('-t\n')).toBe(true)
+    expect(posted).toEqual([
+      {
+        url: '/tok3n',
+        headers: expect.objectContaining({
+          authorization: 'Bearer s3cret',
+          'content-type': 'application/json',
+        }),
+        body: {
+          format: 1,
+          host: 'db1',
+          job: 'backup-nightly',
+          state: 'failed',
+          reason: 'timeout',
+          since: BEGUN,
+          last_success: '2025-12-31T02:00:00.000Z',
+          text: '[howdah db1] backup-nightly failed: timeout',
+        },
+      },
+    ])
+    expect(await state()).toMatchObject({ told: { state: 'failed' } })
+    expect((await notify()).stdout).toBe('nothing is due\n')
+    expect(posted).toHaveLength(1)
+  })
+
+  test('two at once: it is told once', async () => {
+    posted = []
+    status = 200
+    const { notify, set } = await testHost('"chat"')
+    await set(FAILED)
+    const both = await Promise.all([notify(), notify('--unit', 'howdah-backup-nightly.service')])
+    expect(both.map(({ code }) => code)).toEqual([0, 0])
+    expect(posted).toHaveLength(1)
+  })
+
+  test('one who cannot be told: the others are, it fails, and only that one is tried again', async () => {
+    posted = []
+    status = 503
+    const { notify, set, mails, state } = await testHost('"broken", "chat", "ops"')
+    await set(FAILED)
+    const { code, stderr } = await notify()
+    expect({ code, stderr }).toMatchObject({ code: 25, stderr: expect.stringContaining('HTTP 503') })
+    expect(stderr).not.toMatch(/tok3n|s3cret/)
+    expect((await mails()).match(/Subject/g)).toHaveLength(1)
+    expect(posted).toHaveLength(3)
+    expect(await state()).toMatchObject({ told: { state: 'failed', missed: ['broken', 'chat'] } })
+    status = 200
+    expect((await notify()).code).toBe(25)
+    expect(posted).toHaveLength(4)
+    expect((await mails()).match(/Subject/g)).toHaveLength(1)
+    expect(await state()).toMatchObject({ told: { missed: ['broken'] } })
+  })
+
+  test('recovery: is told, then forgotten', async () => {
+    posted = []
+    status = 200
+    const { notify, set, state } = await testHost('"chat"')
+    const now = new Date().toISOString()
+    await set({ lastSuccess: now, told: { state: 'failed', at: BEGUN } })
+    expect((await notify()).stdout).toBe('told chat: backup-nightly recovered\n')
+    expect(posted[0]!.body).toMatchObject({
+      state: 'recovered',
+      text: '[howdah db1] backup-nightly is well again',
+    })
+    expect(await state()).not.toHaveProperty('told')
+  })
+
+  test('missed success: is told; a job that nobody knew counts from now on', async () => {
+    posted = []
+    status = 200
+    const { notify, set, state } = await testHost('"chat"')
+    await set({ lastSuccess: '2026-01-01T02:00:00.000Z' })
+    await notify()
+    expect(posted[0]!.body).toMatchObject({
+      state: 'stale',
+      reason: 'no success since it was to run at 2026-01-02T02:00:00.000Z',
+    })
+    await set({})
+    expect((await notify()).stdout).toBe('nothing is due\n')
+    expect((await state()).installedAt).toMatch(/^20\d\d-/)
+  })
+
+  test('state of a newer format: is a failure, and the other jobs are told of all the same', async () => {
+    posted = []
+    status = 200
+    const { host, notify, set } = await testHost('"chat"')
+    await set(FAILED)
+    await writeFile(join(host.host.state_dir, 'jobs/archive-check.json'), '{"format":2}')
+    const { code, stderr } = await notify()
+    expect({ code, stderr }).toMatchObject({ code: 11, stderr: expect.stringContaining('format 2') })
+    expect(posted.map(({ body }) => body['job'])).toEqual(['backup-nightly'])
+  })
+
+  test.each(['howdah-archive.service', 'something-else.service'])(
+    'unit that is no job, %s: that it failed is told',
+    async (unit) => {
+      posted = []
+      status = 200
+      const { notify } = await testHost('"chat"')
+      expect((await notify('--unit', unit)).code).toBe(0)
+      expect(posted[0]!.body).toMatchObject({ state: 'failed', reason: 'its unit failed' })
+    },
+  )
+})
+
+describe('schedule check', () => {
+  test.each<[Partial<JobState>, string, number]>([
+    [{}, 'never ran', 0],
+    [{ lastSuccess: new Date().toISOString() }, 'ok', 0],
+    [FAILED, 'failed', 1],
+    [{ lastSuccess: BEGUN }, 'stale', 1],
+    [{ ...FAILED, pausedSince: BEGUN }, 'paused', 0],
+  ])('%j: %s, exit %i, and nobody is told', async (state, health, code) => {
+    posted = []
+    const { set, check } = await testHost('"chat"')
+    await set(state)
+    const result = await check()
+    const document = JSON.parse(result.stdout) as { result: { jobs: { job: string; state: string }[] } }
+    expect(document.result.jobs.find(({ job }) => job === 'backup-nightly')?.state).toBe(health)
+    expect([result.code, posted]).toEqual([code, []])
+  })
+})
+
+describe('mailOf', () => {
+  const story: Story = {
+    host: 'db1',
+    job: 'nightly',
+    unit: 'u',
+    state: 'failed',
+    isReminder: false,
+    since: BEGUN,
+    reason: 'a\r\nBcc: all@example.org',
+    lastSuccess: undefined,
+    next: undefined,
+    journal: [],
+    command: 'c',
+  }
+
+  test('line breaks in what a program said: make no header of their own', () => {
+    const [headers] = mailOf(story, 'root').split('\n\n')
+    expect(headers).toContain('Subject: [howdah db1] nightly failed: a Bcc: all@example.org\n')
+    expect(headers).not.toMatch(/^Bcc/m)
+  })
+
+  test('letters beyond ASCII in a subject: are encoded in words that are short enough', () => {
+    const [headers] = mailOf({ ...story, reason: 'grüße '.repeat(30) }, 'root').split('\n\n')
+    const words = headers!.match(/=\?utf-8\?B\?[^?]+\?=/g)!
+    expect(Math.max(...words.map((word) => word.length))).toBeLessThanOrEqual(75)
+    const bytes = words.map((word) => Buffer.from(word.slice(10, -2), 'base64').toString())
+    expect(bytes.join('')).toBe(`[howdah db1] nightly failed: ${'grüße '.repeat(30).trim()}`)
+  })
+})
