@@ -100,7 +100,7 @@ const WORDS: Readonly<Record<string, string>> = {
 }
 
 function wordOf(text: string): string {
-  const word = text.trim().toLowerCase()
+  const word = fieldsOf(text.toLowerCase()).join(' ')
   if (!word.startsWith('@')) return text
   const meaning = WORDS[word]
   if (meaning !== undefined) return meaning

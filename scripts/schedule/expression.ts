@@ -28,6 +28,8 @@ export function parseExpression(text: string): Expression {
       `${RIGHT} Seconds and years are not known.`,
     )
   }
+  const beginning = words.find((word) => !/^[a-z\d*]/i.test(word))
+  if (beginning !== undefined) throw wrong(text, `${quote(beginning)} is no part of a date or a time`, RIGHT)
   const zone = words.length > 1 && isWord(words.at(-1)!) ? words.at(-1) : undefined
   if (zone !== undefined) assertZone(zone)
   const rest = zone === undefined ? words : words.slice(0, -1)
