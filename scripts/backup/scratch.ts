@@ -71,6 +71,11 @@ export async function recoverRestores(
   return lines
 }
 
+/** What restores of databases have written down, running or dead, on whatever cluster. */
+export async function restoreJournals(stateDir: string): Promise<RestoreJournal[]> {
+  return (await journalsOf(stateDir)).map(({ journal }) => journal)
+}
+
 async function recover(client: Client, journal: RestoreJournal): Promise<string> {
   const { scratch, target, before, phase, dropsBefore } = journal
   if (await databaseExists(client, scratch)) {
@@ -105,14 +110,16 @@ export async function dropDatabase(client: Client, name: string): Promise<void> 
 
 async function journalsOf(
   stateDir: string,
-  systemIdentifier: string,
+  systemIdentifier?: string,
 ): Promise<{ path: string; journal: RestoreJournal }[]> {
   const names = await listJournals(dirname(journalPath(stateDir, PREFIX)))
   const found: { path: string; journal: RestoreJournal }[] = []
   for (const name of names.filter((name) => name.startsWith(PREFIX))) {
     const path = journalPath(stateDir, name)
     const journal = await readJournal<RestoreJournal>(path)
-    if (journal?.systemIdentifier === systemIdentifier) found.push({ path, journal })
+    if (journal === undefined) continue
+    if (systemIdentifier === undefined || journal.systemIdentifier === systemIdentifier)
+      found.push({ path, journal })
   }
   return found
 }

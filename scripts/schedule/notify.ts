@@ -12,6 +12,7 @@ import { send } from './http.ts'
 import { type Job, servicesOf } from './job.ts'
 import { documentOf, environmentOf, mailOf, type Story } from './message.ts'
 import { access, changeState, jobsFolder } from './state.ts'
+import { serviceName } from './unit.ts'
 import { type WatchedJob, watchJob, workOf } from './watch.ts'
 
 /** What was told. */
@@ -66,15 +67,11 @@ async function tellOfJob(host: Host, job: Job): Promise<Told[]> {
 
 /** The job of a unit; undefined when it is none of a job that is watched. Pure. */
 export function jobOfUnit(host: Host, unit: string): string | undefined {
-  return workOf(host).find(({ name }) => unit === unitOf(host, name))?.name
-}
-
-function unitOf(host: Host, job: string): string {
-  return `${host.schedule.unit_prefix}-${job}.service`
+  return workOf(host).find(({ name }) => unit === serviceName(host, name))?.name
 }
 
 async function tellOfUnit(host: Host, unit: string): Promise<Told> {
-  const service = servicesOf(host).find(({ name }) => unit === unitOf(host, name))
+  const service = servicesOf(host).find(({ name }) => unit === serviceName(host, name))
   const to = service?.onFailure ?? host.schedule.on_failure
   const missed = await deliver(host, to, {
     host: host.host.name,
@@ -93,7 +90,7 @@ async function tellOfUnit(host: Host, unit: string): Promise<Told> {
 }
 
 async function storyOf(host: Host, { job, state }: WatchedJob, due: Due): Promise<Story> {
-  const unit = unitOf(host, job.name)
+  const unit = serviceName(host, job.name)
   const [next] = await nextElapses(job, new Date(), 1)
   return {
     ...due,

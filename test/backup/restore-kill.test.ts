@@ -93,6 +93,20 @@ test.each(['copying' as const, ...PHASES])(
   },
 )
 
+test('scratch database of a restore that died: "restore clean" drops it, once', async () => {
+  await killAt('copying')
+  expect((await names()).filter((name) => name !== 'app')).toHaveLength(1)
+  const plan = await host.restore('clean', '--plan')
+  expect(plan).toMatchObject({
+    code: 0,
+    stdout: expect.stringMatching(/to database "app": .* would be removed/),
+  })
+  expect(await names()).toHaveLength(2)
+  expect((await host.restore('clean')).stdout).toMatch(/to database "app": .* was removed/)
+  expect(await names()).toEqual(['app'])
+  expect((await host.restore('clean')).stdout).toBe('nothing was left\n')
+})
+
 test('scratch database of a restore that died: no part of the next backup of all databases', async () => {
   await killAt('filled')
   expect(await names()).toEqual(['app', expect.stringMatching(/^app_restored_/)])

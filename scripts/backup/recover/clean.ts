@@ -1,8 +1,11 @@
+import { holdResource, systemIdentifier } from '../../cluster/lock.ts'
+import { openCluster } from '../../cluster/open.ts'
 import { Fail } from '../../core/fail.ts'
 import { exists } from '../../core/file.ts'
 import { readJournal } from '../../core/journal.ts'
 import type { Host } from '../../host/schema.ts'
 import { leftIdentities, sweepIdentities } from '../../store/identity.ts'
+import { recoverRestores, restoreJournals } from '../scratch.ts'
 import { holdCopy, holdOwn } from './hold.ts'
 import { ownDataDir } from './place.ts'
 import { clearScratch, holdScratch, scratchCluster, scratchFolder } from './scratch-folder.ts'
@@ -10,8 +13,8 @@ import { endWork, type Work, workPaths } from './work.ts'
 
 /** What a restore that was killed has left. */
 export interface Leftover {
-  readonly kind: 'cluster' | 'scratch' | 'identity'
-  /** The data directory that was to be restored, the scratch folder, or the file. */
+  readonly kind: 'cluster' | 'scratch' | 'identity' | 'database'
+  /** The data directory that was to be restored, the scratch folder, the file, or the name of the database. */
   readonly path: string
   /** The backup that was being restored; null where nobody knows. */
   readonly label: string | null
@@ -33,6 +36,7 @@ export async function cleanRestores(host: Host, planOnly: boolean): Promise<Left
   return [
     ...(await cleanScratch(host, planOnly)),
     ...(await cleanWorks(host, planOnly)),
+    ...(await cleanDatabases(host, planOnly)),
     ...(await cleanIdentities(planOnly)),
   ]
 }
@@ -86,6 +90,26 @@ async function holdPlaceOf(host: Host, { kind, target, phase }: Work): Promise<A
   }
   // To undo it is nothing to those who ship the WAL of what is there.
   return holdOwn(host, phase === 'fill' ? ['cluster'] : ['cluster', 'archive'])
+}
+
+async function cleanDatabases(host: Host, planOnly: boolean): Promise<Leftover[]> {
+  const journals = await restoreJournals(host.host.state_dir)
+  if (journals.length === 0) return []
+  const cluster = await openCluster(host)
+  if (cluster === undefined) return []
+  const identifier = await systemIdentifier(cluster)
+  const own = journals.filter(({ systemIdentifier }) => systemIdentifier === identifier)
+  const found: Leftover[] = []
+  for (const { target: path, label, phase } of own) {
+    const action = phase === 'drop' ? 'finish' : 'undo'
+    found.push(
+      await attempt({ kind: 'database', path, label, action }, async () => {
+        await using _held = await holdResource(host, cluster, 'cluster')
+        if (!planOnly) await recoverRestores(host.host.state_dir, cluster, identifier)
+      }),
+    )
+  }
+  return found
 }
 
 async function cleanIdentities(planOnly: boolean): Promise<Leftover[]> {
