@@ -1,0 +1,5 @@
+-- migrate:up
+alter table subscriptions add column revision text;
+
+-- migrate:down
+alter table subscriptions drop column revision;

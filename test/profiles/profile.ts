@@ -1,0 +1,23 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { ROOT, runScript, type ScriptResult } from '../support/script.ts'
+import type { TestServer } from '../support/server.ts'
+
+/** A profile of conf/, on a server of a test instead of a host's own. */
+export interface Profile {
+  run(...args: readonly string[]): Promise<ScriptResult>
+}
+
+/** Takes what a profile says of roles and databases, and leaves out what only a host has: its cluster, rules and backups. */
+export async function openProfile(server: TestServer, name: string): Promise<Profile> {
+  const text = await readFile(join(ROOT, `conf/${name}.toml`), 'utf8')
+  const from = text.indexOf('[roles.')
+  const to = text.indexOf('[store.')
+  const tables = text
+    .slice(from, to === -1 ? undefined : to)
+    .replaceAll(/^password = .*\n/gm, '')
+    .replaceAll('"sql/', `"${ROOT}/sql/`)
+  const file = join(server.dir, `${name}.toml`)
+  await writeFile(file, `${server.header}\n${tables}`)
+  return { run: (...args) => runScript([...args, '-c', file]) }
+}
