@@ -41,9 +41,13 @@ export function renderUnits(host: Host, facts: UnitFacts): UnitFile[] {
   ]
 }
 
-/** Name of the service of a job or a service. Pure. */
+/**
+ * Name of the service of a job or a service. Pure.
+ * @throws {Fail} `host-file` when it is too long for systemd, or that of the alert that tells of it is
+ */
 export function serviceName(host: Host, name: string): string {
-  return unitName(`${host.schedule.unit_prefix}-${name}.service`)
+  const { unit_prefix: prefix } = host.schedule
+  return unitName(`${prefix}-${name}.service`, `${prefix}-alert@.service`.length)
 }
 
 /** Name of the timer of a job. Pure. */
@@ -161,7 +165,8 @@ class Render {
 
   #file(template: string, name: string, values: Values): UnitFile {
     const body = fillTemplate(readTemplate(template), values)
-    const mark = `\n${MARK}\nHostFile=${plainText(this.#facts.hostFile)}\nHash=${hashOf(body)}\n`
+    // As JSON: any path is one line, and can be read back.
+    const mark = `\n${MARK}\nHostFile=${JSON.stringify(this.#facts.hostFile)}\nHash=${hashOf(body)}\n`
     return { name, content: body + mark }
   }
 }
@@ -173,22 +178,30 @@ const MARK = '[X-Howdah]'
 export interface Mark {
   /** The host file that it was made for. */
   readonly hostFile: string
-  readonly hash: string
+  /** Of what stands above the mark, when it was made; undefined when somebody took it away. */
+  readonly hash: string | undefined
   /** Somebody has changed it since. */
   readonly isEdited: boolean
 }
 
-/** The mark of a unit; undefined when it is not ours. Pure. */
+/** The mark of a unit; undefined when it is not ours, or says not whose it is. Pure. */
 export function parseMark(content: string): Mark | undefined {
   const at = content.lastIndexOf(`\n${MARK}\n`)
   if (at === -1) return undefined
-  const [, hostFile, hash] =
-    /^\n\[X-Howdah\]\nHostFile=(.*)\nHash=([0-9a-f]{64})\n$/.exec(content.slice(at)) ?? []
-  if (hostFile === undefined || hash === undefined) return { hostFile: '', hash: '', isEdited: true }
-  return {
-    hostFile: hostFile.replaceAll('%%', '%').trimEnd(),
-    hash,
-    isEdited: hashOf(content.slice(0, at)) !== hash,
+  const [body, mark] = [content.slice(0, at), content.slice(at + 1)]
+  const hostFile = textOf(/^HostFile=(.*)$/m.exec(mark)?.[1])
+  if (hostFile === undefined) return undefined
+  const hash = /^Hash=([0-9a-f]{64})$/m.exec(mark)?.[1]
+  const isWhole = mark === `${MARK}\nHostFile=${JSON.stringify(hostFile)}\nHash=${hash}\n`
+  return { hostFile, hash, isEdited: !isWhole || hashOf(body) !== hash }
+}
+
+function textOf(json: string | undefined): string | undefined {
+  try {
+    const value: unknown = JSON.parse(json ?? '')
+    return typeof value === 'string' ? value : undefined
+  } catch {
+    return undefined
   }
 }
 
