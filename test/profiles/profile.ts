@@ -11,11 +11,13 @@ export interface Profile {
 /** Takes what a profile says of roles and databases, and leaves out what only a host has: its cluster, rules and backups. */
 export async function openProfile(server: TestServer, name: string): Promise<Profile> {
   const text = await readFile(join(ROOT, `conf/${name}.toml`), 'utf8')
-  const from = text.indexOf('[roles.')
+  const from = text.indexOf(text.includes('[tablespaces.') ? '[tablespaces.' : '[roles.')
   const to = text.indexOf('[store.')
   const tables = text
     .slice(from, to === -1 ? undefined : to)
     .replaceAll(/^password = .*\n/gm, '')
+    .replaceAll(/^location = "/gm, `location = "${server.dir}/spaces`)
+    .replaceAll(/^mount = .*\n/gm, '')
     .replaceAll('"sql/', `"${ROOT}/sql/`)
   const file = join(server.dir, `${name}.toml`)
   await writeFile(file, `${server.header}\n${tables}`)
