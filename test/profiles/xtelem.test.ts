@@ -16,7 +16,7 @@ test('provisioned from nothing: four tables, the view and the tablespace; xsup r
   expect(await profile.run('provision', 'apply', '--yes')).toMatchObject({ code: 0 })
   expect(await profile.run('provision', 'plan', '--check')).toMatchObject({ code: 0 })
   expect(await profile.run('migrate', 'up', '--scratch')).toMatchObject({ code: 0 })
-  const [row] = await server.query<Record<string, unknown>>(
+  const [row] = await server.query(
     'xtelem',
     `select (select string_agg(tablename, ' ' order by tablename) from pg_tables where tableowner = 'xtelem') as tables,
             (select count(*)::int from pg_constraint where contype = 'f') as keys,
