@@ -14,10 +14,11 @@ import { notifyVerb } from './schedule/notify-verb.ts'
 import { pauseVerb, resumeVerb } from './schedule/pause-verb.ts'
 import { prepareVerb } from './schedule/prepare-verb.ts'
 import { recordVerb } from './schedule/record-verb.ts'
+import { runVerb } from './schedule/run-verb.ts'
 
 await main({
   name: 'schedule',
   summary: 'run jobs at their times by systemd, and tell of failures',
   example: 'howdah schedule list -c conf/demo.toml',
-  verbs: [listVerb, nextVerb, pauseVerb, resumeVerb, checkVerb, prepareVerb, recordVerb, notifyVerb],
+  verbs: [listVerb, nextVerb, pauseVerb, resumeVerb, checkVerb, runVerb, prepareVerb, recordVerb, notifyVerb],
 })

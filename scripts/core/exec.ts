@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { createInterface } from 'node:readline'
 import { Fail } from './fail.ts'
 import { interrupted } from './interrupt.ts'
 import { free } from './memory.ts'
@@ -137,6 +138,63 @@ export async function input(
   const chunks: Buffer[] = []
   for await (const chunk of output(argv, { ...options, input: source })) chunks.push(chunk)
   return Buffer.concat(chunks).toString('utf8')
+}
+
+/** How a program is looked after. */
+export interface SuperviseOptions extends Omit<ExecOptions, 'as'> {
+  /** Told each line that it writes, to whichever of its outputs. */
+  readonly onLine: (line: string) => void
+  /** Seconds from SIGTERM to SIGKILL; the latter goes to everything that it started, too. */
+  readonly graceSeconds: number
+}
+
+/**
+ * Runs a program in a process group of its own until it ends. A Ctrl-C on the terminal does not reach
+ * it: it is ended by its `signal`, or with this process. Nothing that it started is left behind.
+ * @returns how it ended
+ * @throws {Fail} `not-permitted` when it cannot be started
+ */
+export async function supervise(
+  argv: readonly string[],
+  options: SuperviseOptions,
+): Promise<{ readonly code: number | null; readonly signal: NodeJS.Signals | null }> {
+  const signal = ending(options)
+  signal.throwIfAborted()
+  assertNoNul(argv)
+  const [file, ...args] = argv
+  const child = spawn(file!, args, {
+    cwd: '/',
+    env: environment(options),
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+  })
+  for (const stream of [child.stdout, child.stderr])
+    createInterface({ input: stream, crlfDelay: Infinity }).on('line', options.onLine)
+  let timer: NodeJS.Timeout | undefined
+  const end = () => {
+    child.kill('SIGTERM')
+    timer = setTimeout(() => killGroup(child), options.graceSeconds * 1000)
+  }
+  signal.addEventListener('abort', end, { once: true })
+  child.once('exit', () => killGroup(child)) // what it left would keep its outputs open
+  try {
+    const [code, ended] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null]
+    return { code, signal: ended }
+  } catch (cause) {
+    throw new Fail('not-permitted', `cannot start ${file}: ${(cause as Error).message}`, { cause })
+  } finally {
+    clearTimeout(timer)
+    signal.removeEventListener('abort', end)
+  }
+}
+
+function killGroup({ pid }: ChildProcess): void {
+  if (pid === undefined) return
+  try {
+    process.kill(-pid, 'SIGKILL')
+  } catch {
+    // Nobody is left.
+  }
 }
 
 /**
