@@ -18,7 +18,7 @@ export function hardeningLines({ user, isAlert, host }: Sandbox): string[] {
   return [
     ...COMMON,
     ...(isAlert ? OF_ALERT : OF_JOB),
-    `CapabilityBoundingSet=${user === 'root' ? (isAlert && !mails ? OF_FILES : `CAP_SETUID CAP_SETGID ${OF_FILES}`) : ''}`,
+    `CapabilityBoundingSet=${user === 'root' ? (isAlert && !mails ? OF_FILES : `CAP_SETUID CAP_SETGID CAP_KILL ${OF_FILES}`) : ''}`,
     // A job may need the server's socket, which some keep there.
     ...(isAlert || !isInTmp(host) ? ['PrivateTmp=yes'] : []),
     // Where a mailer leaves its mail.

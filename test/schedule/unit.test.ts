@@ -1,0 +1,348 @@
+import { describe, expect, test } from 'vitest'
+import { parseHost } from '../../scripts/host/host.ts'
+import { parseMark, serviceName, timerName, type UnitFacts } from '../../scripts/schedule/unit.ts'
+import { DIR_JOB, HOST, NOTIFIED, S3_JOB, TOLD_AS_ROOT, unitsOf } from '../support/units.ts'
+
+describe('the units of a host file', () => {
+  test('nothing is scheduled: there are none', () => {
+    expect(unitsOf([])).toEqual([])
+    expect(unitsOf([NOTIFIED])).toEqual([])
+  })
+
+  test('their names, in the order of the file', () => {
+    expect(unitsOf([S3_JOB]).map(({ name }) => name)).toEqual([
+      'howdah-archive.service',
+      'howdah-backup-far.service',
+      'howdah-backup-far.timer',
+      'howdah-verify-far.service',
+      'howdah-verify-far.timer',
+      'howdah-archive-check.service',
+      'howdah-archive-check.timer',
+      'howdah-check.service',
+      'howdah-check.timer',
+      'howdah-alert@.service',
+    ])
+  })
+
+  test('another prefix: another name for each, the alert included', () => {
+    const units = unitsOf([DIR_JOB, '[schedule]\nunit_prefix = "two"\n'])
+    expect(units.every(({ name }) => name.startsWith('two-'))).toBe(true)
+    expect(units[0]!.content).toContain('\nOnFailure=two-alert@%n.service\n')
+  })
+
+  test.each([247, 249, 252, 255])('systemd %i: no placeholder is left, and no line is empty', (systemd) => {
+    for (const { content } of unitsOf([DIR_JOB, S3_JOB, NOTIFIED], { systemd })) {
+      expect(content).not.toMatch(/[{}]|undefined|null|NaN/)
+      expect(content).not.toMatch(/^(?!CapabilityBoundingSet)\w+=$/m)
+    }
+  })
+})
+
+describe('the service of a job', () => {
+  const name = 'howdah-backup-nightly.service'
+
+  test('prepares, runs, records: with the host file each time', () => {
+    const unit = linesOf(name, [DIR_JOB])
+    expect(unit).toMatchObject({
+      Description: ['Howdah: backup nightly'],
+      Type: ['oneshot'],
+      User: ['postgres'],
+      ExecStartPre: [
+        '/opt/howdah/current/scripts/howdah schedule prepare backup-nightly -c /etc/howdah/host.toml',
+      ],
+      ExecStart: [
+        '/opt/howdah/current/scripts/howdah backup take nightly --wait 1h --prune -c /etc/howdah/host.toml',
+      ],
+      ExecStopPost: [
+        '/opt/howdah/current/scripts/howdah schedule record backup-nightly -c /etc/howdah/host.toml',
+      ],
+      TimeoutStartSec: ['86400s'],
+      OnFailure: ['howdah-alert@%n.service'],
+    })
+    expect(unit).not.toHaveProperty('LoadCredential')
+  })
+
+  test('RuntimeMaxSec does nothing where Type is oneshot: the limit is that of the start', () => {
+    const unit = linesOf(name, [DIR_JOB, 'runtime_limit = "90min"\n'])
+    expect(unit).toMatchObject({ TimeoutStartSec: ['5400s'] })
+    expect(unit).not.toHaveProperty('RuntimeMaxSec')
+  })
+
+  test('a path with spaces and "%": is one word of each list, and no specifier', () => {
+    const unit = linesOf(name, [DIR_JOB])
+    expect(unit['RequiresMountsFor']).toEqual(['"/srv/back up/100%%"'])
+    expect(unit['ReadWritePaths']).toEqual(['-/var/lib/howdah', '"-/srv/back up/100%%"', '-/run/lock/howdah'])
+  })
+
+  test.each([[String.raw`/srv/a\\b`], [`/srv/it's`], ['/srv/../etc'], [String.raw`/srv/a\tb`]])(
+    'a store at %s: is refused, it would be missing from the sandbox in silence',
+    (path) => {
+      expect(() => unitsOf([DIR_JOB.replace('/srv/back up/100%', path)])).toThrow(/cannot name the path/)
+    },
+  )
+
+  test('the server is waited for, but a server that was stopped on purpose is not started', () => {
+    const unit = linesOf(name, [DIR_JOB])
+    expect(unit['After']).toEqual(['postgresql@15-main.service'])
+    for (const key of ['Wants', 'Requires', 'BindsTo', 'PartOf']) expect(unit).not.toHaveProperty(key)
+  })
+
+  test('After=network-online.target alone waits for nobody: it is wanted, too; by what goes to the network only', () => {
+    expect(linesOf('howdah-backup-far.service', [S3_JOB])).toMatchObject({
+      After: ['postgresql@15-main.service network-online.target'],
+      Wants: ['network-online.target'],
+    })
+    expect(linesOf(name, [DIR_JOB])['After']!.join()).not.toContain('network')
+  })
+
+  test('a job in S3: has its credentials and nobody else’s, and writes to no folder of a store', () => {
+    const unit = linesOf('howdah-backup-far.service', [DIR_JOB, S3_JOB, NOTIFIED])
+    expect(unit['LoadCredential']).toEqual(['ping', 's3.key', 's3.secret'])
+    expect(unit['ReadWritePaths']!.join()).not.toContain('/srv')
+    expect(unit).not.toHaveProperty('RequiresMountsFor')
+    expect(linesOf(name, [DIR_JOB, S3_JOB, NOTIFIED])).not.toHaveProperty('LoadCredential')
+  })
+
+  test('a job of root: may become the owner of the cluster and end what runs as that, another may nothing', () => {
+    const rights = (texts: readonly string[]) => linesOf(name, texts)['CapabilityBoundingSet']!
+    expect(rights([DIR_JOB])).toEqual([''])
+    expect(rights([DIR_JOB, 'user = "root"\n']).join().split(' ')).toEqual(
+      expect.arrayContaining(['CAP_SETUID', 'CAP_SETGID', 'CAP_KILL', 'CAP_CHOWN', 'CAP_DAC_OVERRIDE']),
+    )
+    expect(linesOf(name, [DIR_JOB, 'user = "root"\n'])).toMatchObject({
+      User: ['root'],
+      CacheDirectory: ['howdah/root'],
+    })
+  })
+
+  test.each([
+    ['/tmp', false],
+    ['/tmp/sockets', false],
+    ['/var/tmp', false],
+    ['/tmpfiles', true],
+    ['/run/pg', true],
+  ])('a socket in %s: /tmp is its own: %s, or it would not see the server', (folder, isPrivate) => {
+    const host = HOST.replace('[postgres]', `[postgres]\nkind = "private"\nsocket_dir = "${folder}"`).replace(
+      'cluster = "main"\n',
+      'data_dir = "/srv/pg"\n',
+    )
+    const texts = [DIR_JOB, '[schedule]\nuser = "pg"\n']
+    const unit = linesOf(name, texts, {}, host)
+    expect(unit['PrivateTmp'] ?? ['no']).toEqual([isPrivate ? 'yes' : 'no'])
+    expect(linesOf('howdah-check.service', texts, {}, host)['PrivateTmp']).toEqual(['yes'])
+  })
+
+  test.each([
+    ['MemoryDenyWriteExecute', 'V8 writes code to run it'],
+    ['PrivateUsers', 'peer authentication would see nobody'],
+    ['ProcSubset', 'it reads how much memory there is'],
+    ['ProtectProc', 'it looks for the processes of the server'],
+    ['PrivateNetwork', 'it has a store to reach'],
+    ['DynamicUser', 'the server knows its user'],
+    ['RuntimeMaxSec', 'it means nothing here'],
+  ])('%s: is not there: %s', (key) => {
+    for (const texts of [[DIR_JOB], [S3_JOB], [DIR_JOB, 'user = "root"\n']])
+      for (const { content } of unitsOf(texts).filter(({ name }) => /-(backup|archive)/.test(name)))
+        expect(content).not.toContain(`\n${key}=`)
+  })
+
+  test.each([
+    [247, false],
+    [248, false],
+    [249, true],
+    [255, true],
+  ])('systemd %i: a recovery is told at once: %s; the key came with 249', (systemd, isThere) => {
+    const unit = linesOf(name, [DIR_JOB, NOTIFIED], { systemd })
+    expect(unit['OnSuccess']).toEqual(isThere ? ['howdah-alert@%n.service'] : undefined)
+  })
+
+  test('nobody to tell: success starts nothing, a failure is written down', () => {
+    const unit = linesOf(name, [DIR_JOB])
+    expect(unit).not.toHaveProperty('OnSuccess')
+    expect(unit['OnFailure']).toEqual(['howdah-alert@%n.service'])
+  })
+
+  test('a hostile path of the host file: stays one argument, and one line of the mark', () => {
+    const hostFile = `/etc/how dah/100%i $HOME "a'b\\;\n[Service]\nUser=root\n`
+    const plain = unitsOf([DIR_JOB]).map(({ content }) => content.match(SECTION))
+    expect(unitsOf([DIR_JOB], { hostFile }).map(({ content }) => content.match(SECTION))).toEqual(plain)
+    for (const { content } of unitsOf([DIR_JOB], { hostFile })) {
+      const runs = content.split('\n').filter((line) => line.startsWith('Exec'))
+      for (const line of runs)
+        expect(line).toContain(
+          String.raw` -c "/etc/how dah/100%%i $$HOME \"a'b\\;\x0a[Service]\x0aUser=root\x0a"`,
+        )
+      expect(content).not.toMatch(/^User=root/m)
+      expect(parseMark(content)).toMatchObject({ hostFile, isEdited: false })
+    }
+  })
+
+  test('a name of 255 bytes: the unit that tells of it would have a longer one, so it is refused', () => {
+    const named = (length: number) => [DIR_JOB.replace('.nightly', `.${'n'.repeat(length)}`)]
+    const alert = 'howdah-alert@howdah-backup-.service.service'
+    const units = unitsOf(named(255 - alert.length))
+    expect(units[0]!.name).toHaveLength(255 - 'howdah-alert@.service'.length)
+    expect(() => unitsOf(named(256 - alert.length))).toThrow(/is no name of a unit: .* 234 bytes at most/)
+  })
+
+  test('names: as the units have them', () => {
+    const host = parseHost(HOST)
+    expect([serviceName(host, 'check'), timerName(host, 'check')]).toEqual([
+      'howdah-check.service',
+      'howdah-check.timer',
+    ])
+  })
+})
+
+describe('a timer', () => {
+  const name = 'howdah-backup-nightly.timer'
+
+  test('day of the month or day of the week: two lines, since one would want both', () => {
+    expect(linesOf(name, [DIR_JOB])).toMatchObject({
+      OnCalendar: ['*-*-01,15 04:30:00 UTC', 'Fri *-*-* 04:30:00 UTC'],
+      Persistent: ['yes'],
+      WantedBy: ['timers.target'],
+    })
+  })
+
+  test('no delay: nothing is said of it', () => {
+    const unit = linesOf(name, [DIR_JOB])
+    expect(unit).not.toHaveProperty('RandomizedDelaySec')
+    expect(unit).not.toHaveProperty('FixedRandomDelay')
+  })
+
+  test.each([
+    [246, undefined],
+    [247, ['yes']],
+    [252, ['yes']],
+  ])('a delay, systemd %i: is always the same: %j', (systemd, fixed) => {
+    const unit = linesOf('howdah-backup-far.timer', [S3_JOB], { systemd })
+    expect(unit['RandomizedDelaySec']).toEqual(['90s'])
+    expect(unit['FixedRandomDelay']).toEqual(fixed)
+  })
+
+  test('the checks: make up for nothing', () => {
+    expect(linesOf('howdah-archive-check.timer', [S3_JOB])['Persistent']).toEqual(['no'])
+    expect(linesOf('howdah-check.timer', [S3_JOB])['Persistent']).toEqual(['no'])
+  })
+})
+
+describe('the archive', () => {
+  const name = 'howdah-archive.service'
+
+  test('is a service that is tried again for ever', () => {
+    expect(linesOf(name, [S3_JOB])).toMatchObject({
+      Type: ['notify'],
+      NotifyAccess: ['all'],
+      Restart: ['on-failure'],
+      StartLimitIntervalSec: ['0'],
+      WantedBy: ['multi-user.target'],
+      LoadCredential: ['s3.key', 's3.secret'],
+    })
+  })
+
+  test.each([
+    [252, ['10s'], undefined, undefined],
+    [254, ['1s'], ['8'], ['2min']],
+  ])(
+    'systemd %i: waits before it is tried again',
+    (systemd, RestartSec, RestartSteps, RestartMaxDelaySec) => {
+      const unit = linesOf(name, [S3_JOB], { systemd })
+      expect(unit['RestartSec']).toEqual(RestartSec)
+      expect(unit['RestartSteps']).toEqual(RestartSteps)
+      expect(unit['RestartMaxDelaySec']).toEqual(RestartMaxDelaySec)
+    },
+  )
+})
+
+describe('what tells of failures', () => {
+  test.each(['howdah-alert@.service', 'howdah-check.service'])(
+    '%s: has no alert of its own, may read the journal, has the credentials of those it tells',
+    (name) => {
+      const unit = linesOf(name, [S3_JOB, NOTIFIED])
+      expect(unit).not.toHaveProperty('OnFailure')
+      expect(unit).toMatchObject({
+        User: ['postgres'],
+        SupplementaryGroups: ['systemd-journal'],
+        LoadCredential: ['hook', 'ping'],
+        CapabilityBoundingSet: [''],
+      })
+    },
+  )
+
+  test('the alert: is given the name of the unit as it is', () => {
+    expect(linesOf('howdah-alert@.service', [DIR_JOB])['ExecStart']).toEqual([
+      '/opt/howdah/current/scripts/howdah schedule notify -c /etc/howdah/host.toml --unit %i',
+    ])
+  })
+
+  test.each(['howdah-alert@.service', 'howdah-check.service'])(
+    '%s: a program that needs root: it alone runs as root, the jobs do not',
+    (name) => {
+      const unit = linesOf(name, [DIR_JOB, TOLD_AS_ROOT])
+      expect(unit['User']).toEqual(['root'])
+      expect(unit).not.toHaveProperty('SupplementaryGroups')
+      expect(unit['ReadWritePaths']!.join(' ')).toContain('/var/spool')
+      expect(linesOf('howdah-backup-nightly.service', [DIR_JOB, TOLD_AS_ROOT])['User']).toEqual(['postgres'])
+    },
+  )
+})
+
+describe('the mark of a unit', () => {
+  const { content } = unitsOf([DIR_JOB])[0]!
+  const hostFile = '/etc/howdah/host.toml'
+
+  test.each<[string, string]>([
+    ['an empty file', ''],
+    ["a unit of somebody else's", '[Unit]\nDescription=mine\n[Service]\nExecStart=/bin/true\n'],
+    ['a comment that speaks of it', '[Unit]\n# [X-Howdah]\nHostFile="/etc/howdah/host.toml"\n'],
+    ['a mark that says not whose', content.replace(/^HostFile=.*\n/m, '')],
+    ['a mark that says no text', content.replace(/^HostFile=.*$/m, 'HostFile=3')],
+    ['a mark that was cut', content.replace(/^HostFile=.*[^]*$/m, 'HostFile="/etc/ho')],
+  ])('%s: is not ours', (_title, text) => {
+    expect(parseMark(text)).toBeUndefined()
+  })
+
+  test('ours', () => {
+    expect(parseMark(content)).toEqual({
+      hostFile,
+      hash: expect.stringMatching(/^[0-9a-f]{64}$/),
+      isEdited: false,
+    })
+  })
+
+  test.each<[string, string]>([
+    ['a changed line', content.replace('Nice=10', 'Nice=5')],
+    ['a line more at the top', `# mine\n${content}`],
+    ['a line more at the end', `${content}User=root\n`],
+    ['a section more at the end', `${content}\n[Service]\nUser=root\n`],
+    ['a line in the mark', content.replace('\nHash=', '\n# mine\nHash=')],
+    ['a changed hash', content.replace(/Hash=./, 'Hash=z')],
+    ['no hash', content.replace(/^Hash=.*\n/m, '')],
+    ['no last line break', content.trimEnd()],
+    ['line ends of another system', content.replaceAll('Nice=10\n', 'Nice=10\r\n')],
+  ])('%s: is ours, and edited', (_title, text) => {
+    expect(text).not.toBe(content)
+    expect(parseMark(text)).toMatchObject({ hostFile, isEdited: true })
+  })
+
+  test('other facts, another hash', () => {
+    const hashes = [252, 254].map((systemd) => parseMark(unitsOf([S3_JOB], { systemd })[0]!.content)!.hash)
+    expect(new Set(hashes).size).toBe(2)
+  })
+})
+
+const SECTION = /^\[[\w-]+\]$/gm
+
+/** What one unit says: every value of each key, in order. */
+function linesOf(
+  name: string,
+  texts: readonly string[],
+  facts: Partial<UnitFacts> = {},
+  host = HOST,
+): Record<string, string[]> {
+  const unit = unitsOf(texts, facts, host).find((unit) => unit.name === name)!
+  const lines: Record<string, string[]> = {}
+  for (const [, key, value] of unit.content.matchAll(/^(\w+)=(.*)$/gm)) (lines[key!] ??= []).push(value!)
+  return lines
+}
