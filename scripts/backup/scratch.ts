@@ -27,6 +27,8 @@ export interface RestoreJournal {
 }
 
 const PREFIX = 'restore-'
+/** Those of restores of whole clusters, which are none of this. */
+const OF_CLUSTERS = 'restore-cluster-'
 
 /** Keeps the journal of one restore. */
 export interface RestoreLog {
@@ -114,7 +116,8 @@ async function journalsOf(
 ): Promise<{ path: string; journal: RestoreJournal }[]> {
   const names = await listJournals(dirname(journalPath(stateDir, PREFIX)))
   const found: { path: string; journal: RestoreJournal }[] = []
-  for (const name of names.filter((name) => name.startsWith(PREFIX))) {
+  const own = names.filter((name) => name.startsWith(PREFIX) && !name.startsWith(OF_CLUSTERS))
+  for (const name of own) {
     const path = journalPath(stateDir, name)
     const journal = await readJournal<RestoreJournal>(path)
     if (journal === undefined) continue

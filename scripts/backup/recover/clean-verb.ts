@@ -28,7 +28,7 @@ function lineOf({ kind, path, label, action, left, isLive }: Leftover, planOnly:
     cluster: label === null ? `restore of a cluster, "${path}"` : `restore of ${label} to "${path}"`,
     scratch: `scratch cluster in "${path}"`,
     identity: `identity "${path}"`,
-    database: `restore of ${label} to database "${path}"`,
+    database: label === null ? `journals in "${path}"` : `restore of ${label} to database "${path}"`,
   }[kind]
   if (left !== null) return `${isLive ? '=' : '!'} ${what}: is left alone: ${left}`
   const is = planOnly ? 'would be' : 'was'

@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { holdResource, systemIdentifier } from '../../cluster/lock.ts'
 import { openCluster } from '../../cluster/open.ts'
 import { Fail } from '../../core/fail.ts'
@@ -93,23 +94,25 @@ async function holdPlaceOf(host: Host, { kind, target, phase }: Work): Promise<A
 }
 
 async function cleanDatabases(host: Host, planOnly: boolean): Promise<Leftover[]> {
-  const journals = await restoreJournals(host.host.state_dir)
-  if (journals.length === 0) return []
-  const cluster = await openCluster(host)
-  if (cluster === undefined) return []
-  const identifier = await systemIdentifier(cluster)
-  const own = journals.filter(({ systemIdentifier }) => systemIdentifier === identifier)
   const found: Leftover[] = []
-  for (const { target: path, label, phase } of own) {
-    const action = phase === 'drop' ? 'finish' : 'undo'
-    found.push(
-      await attempt({ kind: 'database', path, label, action }, async () => {
-        await using _held = await holdResource(host, cluster, 'cluster')
-        if (!planOnly) await recoverRestores(host.host.state_dir, cluster, identifier)
-      }),
-    )
-  }
-  return found
+  const folder = join(host.host.state_dir, 'journal')
+  const unread = await attempt({ kind: 'database', path: folder, label: null, action: 'undo' }, async () => {
+    const journals = await restoreJournals(host.host.state_dir)
+    const cluster = journals.length === 0 ? undefined : await openCluster(host)
+    if (cluster === undefined) return
+    const identifier = await systemIdentifier(cluster)
+    const own = journals.filter(({ systemIdentifier }) => systemIdentifier === identifier)
+    for (const { target: path, label, phase } of own) {
+      const action = phase === 'drop' ? 'finish' : 'undo'
+      found.push(
+        await attempt({ kind: 'database', path, label, action }, async () => {
+          await using _held = await holdResource(host, cluster, 'cluster')
+          if (!planOnly) await recoverRestores(host.host.state_dir, cluster, identifier)
+        }),
+      )
+    }
+  })
+  return unread.left === null ? found : [...found, unread]
 }
 
 async function cleanIdentities(planOnly: boolean): Promise<Leftover[]> {
