@@ -4,8 +4,9 @@
  *
  *     howdah schedule list -c conf/demo.toml
  *
- * Exit codes: 0 done, 2 usage, 10 host file, 11 a file, 13 another user is needed, 20 locked, 25 a
- * program failed.
+ * `run` is a service: it ends by SIGTERM, with 0. Exit codes: 0 done, 1 check found something, 2 usage,
+ * 10 host file, 11 a file, 13 another user is needed, 20 locked, 25 a program failed, or somebody could
+ * not be told, 30-33 server.
  */
 import { main } from './core/cli.ts'
 import { checkVerb } from './schedule/check-verb.ts'

@@ -47,7 +47,7 @@ async function run(call: Call): Promise<Outcome> {
 
 /** Units that should be active, where systemd runs. */
 async function inactiveUnits(host: Host, paused: ReadonlySet<string>): Promise<string[]> {
-  if (!(await isBooted())) return []
+  if (host.postgres.kind === 'private' || !(await isBooted())) return []
   const prefix = host.schedule.unit_prefix
   const timers = jobsOf(host).filter(({ name }) => !paused.has(name))
   const units = [

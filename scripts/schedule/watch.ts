@@ -1,8 +1,9 @@
+import { uptime } from 'node:os'
 import type { Host } from '../host/schema.ts'
 import { countsFrom, type Watch } from './due.ts'
 import { nextElapses } from './elapse.ts'
 import { type Job, jobsOf } from './job.ts'
-import { changeState, readState } from './state.ts'
+import { changeState, type JobState, readState } from './state.ts'
 
 /** A job with all that is known of it, and with what names it. */
 export interface WatchedJob extends Watch {
@@ -20,13 +21,20 @@ export function workOf(host: Host): Job[] {
  * @throws {Fail} `host-file`, `file-unreadable`
  */
 export async function watchJob(host: Host, job: Job, notedAt?: Date): Promise<WatchedJob> {
-  const state = notedAt ? await noted(host, job.name, notedAt) : await readState(host, job.name)
+  const state = withoutDead(notedAt ? await noted(host, job.name, notedAt) : await readState(host, job.name))
   const from = countsFrom(state)
   const [elapse] = from === undefined ? [] : await nextElapses(job, from, 1)
   return { job, state, elapse }
 }
 
-async function noted(host: Host, name: string, now: Date): ReturnType<typeof readState> {
+/** A run that began before this host was started went down with it, and nobody has recorded its end. */
+function withoutDead(state: JobState): JobState {
+  const booted = Date.now() - uptime() * 1000
+  const isDead = state.begun !== undefined && Date.parse(state.begun) < booted
+  return isDead ? { ...state, begun: undefined } : state
+}
+
+async function noted(host: Host, name: string, now: Date): Promise<JobState> {
   const state = await readState(host, name)
   if (countsFrom(state) !== undefined) return state
   return changeState(host, name, (state) => ({

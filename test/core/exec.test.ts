@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { flock, input, output, run } from '../../scripts/core/exec.ts'
+import { flock, input, output, run, supervise } from '../../scripts/core/exec.ts'
 import { Fail } from '../../scripts/core/fail.ts'
 import { ended, runCode, saidBy, startCode } from '../support/code.ts'
 
@@ -471,4 +471,43 @@ test('output: pieces that are freed: whole until the next one is asked for, and 
   }
   expect(size).toBe(5_000_000)
   expect(kept.every(({ length }) => length === 0)).toBe(true)
+})
+
+describe('supervise', () => {
+  const options = (onLine: (line: string) => void = () => {}) => ({ onLine, graceSeconds: 0.3 })
+
+  test('what it writes: line by line, from both outputs, the last one without an end, too', async () => {
+    const lines: string[] = []
+    const script = 'echo a; echo b >&2; printf "c\\r\\nd"; exit 3'
+    const how = await supervise(
+      sh(script),
+      options((line) => lines.push(line)),
+    )
+    expect(how).toEqual({ code: 3, signal: null })
+    expect(lines.toSorted()).toEqual(['a', 'b', 'c', 'd'])
+  })
+
+  test('what it has left behind: is ended, and does not keep this waiting', async () => {
+    const lines: string[] = []
+    await supervise(
+      sh('sleep 1000 & echo $!'),
+      options((line) => lines.push(line)),
+    )
+    await expect.poll(() => readFile(`/proc/${lines[0]}/stat`, 'utf8').catch(() => ' Z ')).toContain(' Z ')
+  })
+
+  test('signal: it is told to end and may take its time; one that does not listen is killed', async () => {
+    const listens = sh('trap "sleep 0.1; exit 7" TERM; while :; do sleep 0.02; done')
+    const signal = () => AbortSignal.timeout(300)
+    expect(await supervise(listens, { ...options(), signal: signal() })).toEqual({ code: 7, signal: null })
+    const deaf = sh('trap "" TERM; while :; do sleep 0.02; done')
+    expect(await supervise(deaf, { ...options(), signal: signal() })).toEqual({
+      code: null,
+      signal: 'SIGKILL',
+    })
+  })
+
+  test('program that is not there: not-permitted', async () => {
+    await expect(supervise(['/no/such/program'], options())).rejects.toMatchObject({ code: 'not-permitted' })
+  })
 })

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
+import { tmpdir, uptime } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
@@ -79,6 +79,7 @@ state_dir = "${own}/state"
 major = 17
 [schedule]
 on_failure = [${onFailure}]
+runtime_limit = "9999d"
 [notify.ops]
 command = ["${program}", "-t"]
 to = "dba@example.org"
@@ -217,6 +218,21 @@ describe('schedule notify', () => {
     await set({})
     expect((await notify()).stdout).toBe('nothing is due\n')
     expect((await state()).installedAt).toMatch(/^20\d\d-/)
+  })
+
+  test.each([
+    ['goes on', 30, 'nothing is due\n'],
+    [
+      'went down with the host, so that nobody has recorded its end',
+      -30,
+      'told chat: backup-nightly stale\n',
+    ],
+  ])('missed success, and a run that %s', async (_title, secondsAfterBoot, told) => {
+    status = 200
+    const { notify, set } = await testHost('"chat"')
+    const begun = new Date(Date.now() - (uptime() - secondsAfterBoot) * 1000).toISOString()
+    await set({ lastSuccess: BEGUN, begun })
+    expect((await notify()).stdout).toBe(told)
   })
 
   test('state of a newer format: is a failure, and the other jobs are told of all the same', async () => {
