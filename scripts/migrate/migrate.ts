@@ -1,5 +1,6 @@
 import type { Client } from 'pg'
 import { Fail } from '../core/fail.ts'
+import { interrupted } from '../core/interrupt.ts'
 import { applyChange, assertRole, type Change, dropInvalidIndexes, invalidIndexes } from './apply.ts'
 import { chooseDown, chooseUp, type UpChoice } from './choose.ts'
 import type { Migration } from './file.ts'
@@ -14,7 +15,7 @@ import {
 } from './ledger.ts'
 import { assertSame, DBMATE_TABLE, openScratch, rehearse, schemaOf } from './scratch.ts'
 import { look, type MigrateScope } from './scope.ts'
-import { openSession } from './session.ts'
+import { flushCommits, openSession } from './session.ts'
 import { versionLines } from './state.ts'
 
 /** Told of each change before it is done. */
@@ -52,10 +53,17 @@ export async function migrate(
   await makeLedger(client)
   if (options.mirrorTable !== undefined) await client.query(mirrorTableText(options.mirrorTable))
   const changes = chosen.map((migration): Change => ({ migration, direction: wanted.direction }))
-  for (const [index, change] of changes.entries()) {
-    onChange(change, index, changes.length)
-    await applyChange(client, change, options)
+  try {
+    for (const [index, change] of changes.entries()) {
+      interrupted.throwIfAborted()
+      onChange(change, index, changes.length)
+      await applyChange(client, change, options)
+    }
+  } catch (error) {
+    await flushCommits(client).catch(() => {}) // a session that is lost tells nobody of anything
+    throw error
   }
+  await flushCommits(client)
   return changes
 }
 

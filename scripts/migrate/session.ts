@@ -63,9 +63,23 @@ async function takeLock(holder: Client, database: string, waitSeconds: number): 
   }
 }
 
-/** Statements that a transaction of a migration begins with. Pure. */
+/**
+ * Statements that a transaction of a migration begins with. Its commit is not waited for until it is on the disk:
+ * what a crash of the server takes is lost from the end, rows of the ledger together with what they are about, and
+ * nobody is told of success before {@link flushCommits}. Pure.
+ */
 export function beginText({ role, lockTimeout }: Pick<RunOptions, 'role' | 'lockTimeout'>): string {
-  return `begin; set local lock_timeout = '${lockTimeout}'; ${role === undefined ? '' : `set local role ${ident(role)}; `}`
+  const settings = `set local lock_timeout = '${lockTimeout}'; set local synchronous_commit = off`
+  return `begin; ${settings}; ${role === undefined ? '' : `set local role ${ident(role)}; `}`
+}
+
+/**
+ * Waits until all commits of the session are on the disk. Only a transaction that has written WAL of its own waits
+ * for that, and all before it (src/backend/access/transam/xact.c, RecordTransactionCommit); this writes a message
+ * that nobody reads.
+ */
+export async function flushCommits(client: Client): Promise<void> {
+  await client.query(`select pg_logical_emit_message(true, 'howdah', '')`)
 }
 
 /** Leaves nothing of one migration in the session for the next one. */

@@ -28,11 +28,12 @@ import {
   verdictOf,
 } from './measure.ts'
 import { load, machine } from './process.ts'
+import { migrate } from './migrate.ts'
 import { provision } from './provision.ts'
 import { restore } from './restore.ts'
 import { wal } from './wal.ts'
 
-const BENCHES: readonly Bench[] = [provision, backup, restore, wal, dump]
+const BENCHES: readonly Bench[] = [provision, backup, restore, wal, dump, migrate]
 
 /** Fewer say little about how much the values scatter. */
 const ROUNDS = 5
