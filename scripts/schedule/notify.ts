@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { run } from '../core/exec.ts'
+import { input, run } from '../core/exec.ts'
 import { Fail, messageOf } from '../core/fail.ts'
 import { takeLock } from '../core/lock.ts'
 import { log, maskUrls } from '../core/log.ts'
@@ -132,7 +132,9 @@ async function tell(name: string, spec: NotifySpec | undefined, story: Story): P
   if (spec === undefined) throw new Fail('host-file', `there is no [notify.${name}] in the host file`)
   if (spec.command !== undefined) {
     const env = environmentOf(story)
-    await run(spec.command, { input: mailOf(story, spec.to), env, timeoutSeconds: 60 })
+    const mail = Buffer.from(mailOf(story, spec.to))
+    // Fed, for one that ends without reading it all must say so by its exit code.
+    await input(spec.command, once(mail), { env, signal: AbortSignal.timeout(PROGRAM_MILLISECONDS) })
     return
   }
   const authorization = spec.authorization && (await readSecret(spec.authorization)).reveal()
@@ -144,4 +146,10 @@ async function tell(name: string, spec: NotifySpec | undefined, story: Story): P
     },
     body: documentOf(story),
   })
+}
+
+const PROGRAM_MILLISECONDS = 60_000
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array, void> {
+  yield bytes
 }
