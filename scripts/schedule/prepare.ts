@@ -93,7 +93,8 @@ async function cleanUp(host: Host, { name }: Job, arguments_: readonly string[])
     const launcher = join(CHECKOUT, 'scripts/howdah')
     const { stdout } = await run([launcher, 'restore', 'clean', '--json', ...arguments_], {
       okCodes: [0, 1],
-      keepEnvironment: true,
+      keepEnvironment: true, // secrets of the host file may be in there
+      env: { HOWDAH_NO_INSTALL: '1' },
     })
     const { result } = JSON.parse(stdout) as { result?: { leftovers: readonly Leftover[] } }
     for (const { path, left, isLive } of result?.leftovers ?? []) {
