@@ -165,8 +165,7 @@ class Render {
 
   #file(template: string, name: string, values: Values): UnitFile {
     const body = fillTemplate(readTemplate(template), values)
-    // As JSON: any path is one line, and can be read back.
-    const mark = `\n${MARK}\nHostFile=${JSON.stringify(this.#facts.hostFile)}\nHash=${hashOf(body)}\n`
+    const mark = `\n${MARK}\nHostFile=${jsonText(this.#facts.hostFile)}\nHash=${hashOf(body)}\n`
     return { name, content: body + mark }
   }
 }
@@ -192,8 +191,16 @@ export function parseMark(content: string): Mark | undefined {
   const hostFile = textOf(/^HostFile=(.*)$/m.exec(mark)?.[1])
   if (hostFile === undefined) return undefined
   const hash = /^Hash=([0-9a-f]{64})$/m.exec(mark)?.[1]
-  const isWhole = mark === `${MARK}\nHostFile=${JSON.stringify(hostFile)}\nHash=${hash}\n`
+  const isWhole = mark === `${MARK}\nHostFile=${jsonText(hostFile)}\nHash=${hash}\n`
   return { hostFile, hash, isEdited: !isWhole || hashOf(body) !== hash }
+}
+
+/** JSON for one line of ASCII: systemd reads no unit that has a code point in it which is no character. */
+function jsonText(text: string): string {
+  return JSON.stringify(text).replaceAll(
+    /[^ -~]/g,
+    (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
 }
 
 function textOf(json: string | undefined): string | undefined {
