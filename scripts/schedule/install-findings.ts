@@ -28,7 +28,33 @@ export async function installationFindings(host: Host): Promise<string[]> {
     ...(await calendarFindings(host)),
     ...(await missingCredentials(host)),
     ...(await metricsFindings(host)),
+    ...(await storeFindings(host)),
   ]
+}
+
+/** Folders in which jobs and services store things. */
+export function storeFolders(host: Host): string[] {
+  const written = [...jobsOf(host), ...servicesOf(host)].flatMap(({ writes }) => writes)
+  return Object.values(host.store).flatMap((store) =>
+    store.type === 'dir' && written.includes(store.path) ? [store.path] : [],
+  )
+}
+
+async function storeFindings(host: Host): Promise<string[]> {
+  const findings: string[] = []
+  for (const folder of storeFolders(host)) {
+    if (!(await exists(folder))) continue // it will be made
+    const users = [...jobsOf(host), ...servicesOf(host)].filter(({ writes }) => writes.includes(folder))
+    for (const user of new Set(users.map(({ user }) => user))) {
+      if (await canWrite(user, folder)) continue
+      findings.push(`the user ${user} cannot write to the store "${folder}": chown -R ${user}: ${folder}`)
+    }
+  }
+  return findings
+}
+
+async function canWrite(user: string, folder: string): Promise<boolean> {
+  return (await run(['test', '-w', folder], { as: user, okCodes: [0, 1] })).code === 0
 }
 
 async function calendarFindings(host: Host): Promise<string[]> {
@@ -69,8 +95,8 @@ async function metricsFindings(host: Host): Promise<string[]> {
   const users = new Set(jobsOf(host).map(({ user }) => user))
   const findings: string[] = []
   for (const user of users) {
-    const { code } = await run(['test', '-w', folder], { as: user, okCodes: [0, 1] })
-    if (code !== 0) findings.push(`schedule.metrics_dir: the user ${user} cannot write to "${folder}"`)
+    if (!(await canWrite(user, folder)))
+      findings.push(`schedule.metrics_dir: the user ${user} cannot write to "${folder}"`)
   }
   return findings
 }

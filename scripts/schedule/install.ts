@@ -5,9 +5,10 @@ import type { LoadedHost } from '../cluster/open.ts'
 import { run } from '../core/exec.ts'
 import { Fail, messageOf } from '../core/fail.ts'
 import { exists, makeFolder, writeFileAtomic } from '../core/file.ts'
+import { unmountedPoint } from '../core/mounts.ts'
 import type { Host } from '../host/schema.ts'
 import { assertHostFile } from './host-file.ts'
-import { installationFindings } from './install-findings.ts'
+import { installationFindings, storeFolders } from './install-findings.ts'
 import { jobsOf, servicesOf } from './job.ts'
 import {
   CHECKOUT,
@@ -177,6 +178,10 @@ async function pausedTimers(host: Host): Promise<Set<string>> {
 
 async function prepareFolders(host: Host): Promise<void> {
   await makeFolder(host.host.state_dir, access(host))
+  for (const folder of storeFolders(host)) {
+    // Where a disk is to be mounted and is not, nothing is made: it would fill another one.
+    if ((await unmountedPoint(folder)) === undefined) await makeFolder(folder, access(host))
+  }
   const now = new Date().toISOString()
   for (const { name } of jobsOf(host)) {
     await changeState(host, name, (state) => (state.installedAt ? state : { ...state, installedAt: now }))
@@ -239,7 +244,9 @@ async function undo(plan: InstallPlan, program: string | undefined, cause: unkno
     const written = made.filter((_, index) => there[index])
     if (written.length > 0) await systemctl(['disable', '--now', '--', ...written], true)
     for (const { path, before } of plan.files) await write(path, before)
-    if (plan.program && program !== undefined) await switchTo(plan.program.root, program)
+    if (plan.program?.isCurrent === false && program !== undefined) {
+      await switchTo(plan.program.root, program)
+    }
     await systemctl(['daemon-reload'], true)
     const timers = plan.wasActive.filter((name) => name.endsWith('.timer'))
     const services = [...plan.actions.restart, ...removedServices(plan)].filter((name) =>
