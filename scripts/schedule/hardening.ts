@@ -17,12 +17,12 @@ export function hardeningLines({ user, isAlert, host }: Sandbox): string[] {
   const mails = isAlert && tellsAsRoot(host)
   return [
     ...COMMON,
-    ...(isAlert ? OF_ALERT : OF_JOB),
-    `CapabilityBoundingSet=${user === 'root' ? (isAlert && !mails ? OF_FILES : `CAP_SETUID CAP_SETGID CAP_KILL ${OF_FILES}`) : ''}`,
+    ...(isAlert ? ofAlert(mails) : OF_JOB),
+    `CapabilityBoundingSet=${user === 'root' ? rightsOfRoot(isAlert, mails) : ''}`,
     // A job may need the server's socket, which some keep there.
     ...(isAlert || !isInTmp(host) ? ['PrivateTmp=yes'] : []),
-    // Where a mailer leaves its mail.
-    ...(mails ? ['ReadWritePaths=-/var/spool -/var/mail -/var/log'] : []),
+    // Where a mailer leaves its mail, if its user may.
+    ...(isAlert && hasCommand(host) ? ['ReadWritePaths=-/var/spool -/var/mail -/var/log'] : []),
   ]
 }
 
@@ -31,11 +31,18 @@ export function tellsAsRoot({ notify }: Host): boolean {
   return Object.values(notify).some(({ command, privileged }) => command !== undefined && privileged)
 }
 
-/** Root without them may touch its own files only, and the cluster's are not. */
-const OF_FILES = 'CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER'
+function hasCommand({ notify }: Host): boolean {
+  return Object.values(notify).some(({ command }) => command !== undefined)
+}
+
+/** Root without the first three may touch its own files only, and the cluster's are not. */
+function rightsOfRoot(isAlert: boolean, mails: boolean): string {
+  const files = 'CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER'
+  if (!isAlert) return `${files} CAP_SETUID CAP_SETGID CAP_KILL` // becomes the cluster's owner, and ends what ran as that
+  return mails ? `${files} CAP_SETUID CAP_SETGID` : files
+}
 
 const COMMON = [
-  'NoNewPrivileges=yes',
   'ProtectSystem=strict',
   'PrivateDevices=yes',
   'PrivateMounts=yes',
@@ -55,19 +62,26 @@ const COMMON = [
 ]
 
 const OF_JOB = [
+  'NoNewPrivileges=yes',
   'ProtectHome=read-only',
   'RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK',
   'SystemCallFilter=@system-service',
 ]
 
-const OF_ALERT = [
-  'ProtectHome=yes',
-  'ProtectProc=invisible',
-  'ProcSubset=pid',
-  'RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6',
-  'SystemCallFilter=@system-service',
-  'SystemCallFilter=~@resources',
-]
+function ofAlert(mails: boolean): string[] {
+  return [
+    'ProtectHome=yes',
+    'ProtectProc=invisible',
+    'ProcSubset=pid',
+    // Postfix's sendmail asks for the addresses of this host.
+    `RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6${mails ? ' AF_NETLINK' : ''}`,
+    'SystemCallFilter=@system-service',
+    'SystemCallFilter=~@resources',
+    // Exim's sends by a process that goes on after it has ended, and would be ended with the unit; that becomes
+    // root by its setuid bit. Otherwise mail for this host is deferred, and all other mail to that address with it.
+    ...(mails ? ['KillMode=process'] : ['NoNewPrivileges=yes']),
+  ]
+}
 
 /** A private folder for temporary files would hide the server's socket. */
 function isInTmp({ postgres }: Host): boolean {

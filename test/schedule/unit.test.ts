@@ -263,6 +263,7 @@ describe('what tells of failures', () => {
       expect(unit).not.toHaveProperty('OnFailure')
       expect(unit).toMatchObject({
         User: ['postgres'],
+        NoNewPrivileges: ['yes'],
         SupplementaryGroups: ['systemd-journal'],
         LoadCredential: ['hook', 'ping'],
         CapabilityBoundingSet: [''],
@@ -283,6 +284,10 @@ describe('what tells of failures', () => {
       expect(unit['User']).toEqual(['root'])
       expect(unit).not.toHaveProperty('SupplementaryGroups')
       expect(unit['ReadWritePaths']!.join(' ')).toContain('/var/spool')
+      // Exim goes on after it has ended, as root again; Postfix asks for the addresses of the host.
+      expect(unit['KillMode']).toEqual(['process'])
+      expect(unit).not.toHaveProperty('NoNewPrivileges')
+      expect(unit['RestrictAddressFamilies']!.join()).toContain('AF_NETLINK')
       expect(linesOf('howdah-backup-nightly.service', [DIR_JOB, TOLD_AS_ROOT])['User']).toEqual(['postgres'])
     },
   )
