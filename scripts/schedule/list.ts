@@ -59,8 +59,10 @@ export async function statusOf(
     : undefined
   const statuses: JobStatus[] = []
   for (const job of jobs) {
-    const record = await readState(host, job.name)
     const timer = states?.get(`${unit(job.name)}.timer`)
+    const service = states?.get(`${unit(job.name)}.service`)
+    const recorded = await readState(host, job.name)
+    const record = job.isAlert ? { ...recorded, ...runOf(timer, service) } : recorded
     const [next] = timer ? [timer.next] : await nextElapses(job, now, 1)
     statuses.push({
       ...statusOfRecord(record, now),
@@ -70,7 +72,7 @@ export async function statusOf(
       schedule: job.schedule,
       timezone: job.timezone,
       user: job.user,
-      isRunning: states?.get(`${unit(job.name)}.service`)?.isActive ?? false,
+      isRunning: service?.isActive ?? false,
       isInstalled: timer ? timer.isActive : null,
       lastTrigger: timer?.lastTrigger?.toISOString() ?? null,
       next: record.pausedSince === undefined ? (next?.toISOString() ?? null) : null,
@@ -80,6 +82,23 @@ export async function statusOf(
     jobs: statuses,
     services: services.map(({ name }) => serviceStatus(name, `${unit(name)}.service`, states)),
   }
+}
+
+/** The last run of what records none by itself: who looks after the jobs is looked after by systemd only. */
+function runOf(
+  timer: UnitState | undefined,
+  service: UnitState | undefined,
+): Pick<JobState, 'last' | 'lastSuccess'> {
+  const time = timer?.lastTrigger?.toISOString()
+  if (time === undefined || service === undefined) return {}
+  const isGood = service.result === 'success'
+  const last = {
+    begun: time,
+    ended: time,
+    result: isGood ? 'success' : 'failed',
+    reason: service.result,
+  } as const
+  return { last, ...(isGood && { lastSuccess: time }) }
 }
 
 type OfRecord = 'last' | 'lastSuccess' | 'lastSuccessSeconds' | 'failures' | 'pausedSince'

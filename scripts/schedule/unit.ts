@@ -116,6 +116,8 @@ class Render {
       title: plainText(service.title),
       on_failure: this.#alertUnit,
       exec_start: this.#exec(service.argv),
+      // It reads the host file when it starts: another content is another unit, so that it is started again.
+      content: contentHash(this.#host),
       restart: systemd >= 254 ? '1s' : '10s',
       restart_steps: systemd >= 254 ? '8' : undefined,
       restart_most: systemd >= 254 ? '2min' : undefined,
@@ -210,6 +212,11 @@ function textOf(json: string | undefined): string | undefined {
   } catch {
     return undefined
   }
+}
+
+/** Of what a service reads of a host file. */
+function contentHash({ host, postgres, store, encryption, archive }: Host): string {
+  return hashOf(JSON.stringify([host, postgres, store, encryption, archive])).slice(0, 16)
 }
 
 function hashOf(body: string): string {

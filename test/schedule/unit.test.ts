@@ -38,6 +38,17 @@ describe('the units of a host file', () => {
   })
 })
 
+test('the archive: what it reads of the host file is another: its unit is another, so that it is started again', () => {
+  const archive = (...more: readonly string[]) =>
+    unitsOf([S3_JOB, ...more]).find((unit) => unit.name === 'howdah-archive.service')!.content
+  expect(archive('[roles.app]\n')).toBe(archive())
+  expect(
+    archive(
+      '[encryption]\nrecipients = ["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"]\n',
+    ),
+  ).not.toBe(archive())
+})
+
 describe('the service of a job', () => {
   const name = 'howdah-backup-nightly.service'
 
