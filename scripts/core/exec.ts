@@ -52,6 +52,8 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     signal: ending(options),
     timeout: (options.timeoutSeconds ?? 600) * 1000,
   })`exec ${[...become(argv, options)]}`
+  // A program that ends without reading has closed its input: its exit code tells the story, not our EPIPE.
+  if (options.input) command.stdin.on('error', () => {})
   const done = await command
   if (ending(options).aborted) throw interruption(options)
   const code = done.exitCode ?? -1

@@ -74,6 +74,11 @@ describe('run', () => {
     expect((await run(['cat'], { input: 'one\ntwo' })).stdout).toBe('one\ntwo')
   })
 
+  test('an input that the program does not read: its exit code counts, not the broken pipe', async () => {
+    const input = 'x'.repeat(10_000_000)
+    for (let round = 0; round < 5; round++) expect(await run(['true'], { input })).toMatchObject({ code: 0 })
+  })
+
   test('no input: the program reads nothing, not the terminal of the caller', async () => {
     expect((await run(['cat'])).stdout).toBe('')
   })
