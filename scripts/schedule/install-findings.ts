@@ -34,9 +34,9 @@ export async function installationFindings(host: Host): Promise<string[]> {
 
 /** Folders in which jobs and services store things. */
 export function storeFolders(host: Host): string[] {
-  const written = [...jobsOf(host), ...servicesOf(host)].flatMap(({ writes }) => writes)
+  const written = new Set([...jobsOf(host), ...servicesOf(host)].flatMap(({ writes }) => writes))
   return Object.values(host.store).flatMap((store) =>
-    store.type === 'dir' && written.includes(store.path) ? [store.path] : [],
+    store.type === 'dir' && written.has(store.path) ? [store.path] : [],
   )
 }
 

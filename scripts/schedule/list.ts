@@ -51,12 +51,10 @@ export async function statusOf(
   const unit = (name: string) => `${host.schedule.unit_prefix}-${name}`
   const jobs = jobsOf(host)
   const services = servicesOf(host)
-  const states = (await isBooted())
-    ? await unitStates([
-        ...jobs.flatMap(({ name }) => [`${unit(name)}.timer`, `${unit(name)}.service`]),
-        ...services.map(({ name }) => `${unit(name)}.service`),
-      ])
-    : undefined
+  const states = await statesIfAny([
+    ...jobs.flatMap(({ name }) => [`${unit(name)}.timer`, `${unit(name)}.service`]),
+    ...services.map(({ name }) => `${unit(name)}.service`),
+  ])
   const statuses: JobStatus[] = []
   for (const job of jobs) {
     const timer = states?.get(`${unit(job.name)}.timer`)
@@ -82,6 +80,10 @@ export async function statusOf(
     jobs: statuses,
     services: services.map(({ name }) => serviceStatus(name, `${unit(name)}.service`, states)),
   }
+}
+
+async function statesIfAny(units: readonly string[]): Promise<Map<string, UnitState> | undefined> {
+  return (await isBooted()) ? unitStates(units) : undefined
 }
 
 /** The last run of what records none by itself: who looks after the jobs is looked after by systemd only. */

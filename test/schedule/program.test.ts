@@ -46,7 +46,7 @@ describe.runIf(process.getuid!() === 0)('a program', () => {
     expect(await readlink(join(root, 'current'))).toBe(plan.name)
     const { stdout } = await run([join(root, 'current/scripts/howdah'), 'schedule', '--help'], {
       as: 'nobody',
-      env: { HOWDAH_NO_INSTALL: '1', PATH: '/usr/bin:/bin' },
+      env: { HOWDAH_NO_INSTALL: '1', PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
     })
     expect(stdout).toContain('Usage: schedule')
     expect((await readdir(plan.path)).toSorted()).toEqual([
