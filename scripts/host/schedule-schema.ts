@@ -93,8 +93,6 @@ export const notify = z
     context.addIssue({ code: 'custom', path: [], message: 'this needs either a "command" or a "webhook"' })
   })
 
-/** `[schedule]` of a host file. */
-export type ScheduleSpec = z.output<typeof scheduleDefaults>
 /** One `[notify.NAME]` of a host file. */
 export type NotifySpec = z.output<typeof notify>
 /** An address: itself, or where it comes from. */

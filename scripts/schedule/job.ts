@@ -189,7 +189,7 @@ function archiveNeeds(host: Host): Omit<Needs, 'argv'> {
 
 function needsOf(host: Host, path: string, own: Wanting): Omit<Needs, 'argv'> {
   const store = own.store === undefined ? undefined : host.store[own.store]
-  const user = own.user ?? host.schedule.user ?? (host.postgres.kind === 'debian' ? 'postgres' : undefined)
+  const user = own.user ?? host.schedule.user ?? ownerOf(host)
   if (user === undefined) {
     throw new Fail('host-file', `${path}: a job of a ${host.postgres.kind} cluster has no user`, {
       hint: 'Name the OS user that runs it: [schedule] user = "..."',
@@ -206,6 +206,12 @@ function needsOf(host: Host, path: string, own: Wanting): Omit<Needs, 'argv'> {
     network: store?.type === 's3' || host.postgres.kind === 'remote' || own.ping !== undefined,
     onFailure: own.on_failure ?? host.schedule.on_failure,
   }
+}
+
+/** Who owns the cluster: of a private one that is the OS user whom peer lets in as the superuser. */
+function ownerOf({ postgres: { kind, superuser } }: Host): string | undefined {
+  if (kind === 'remote') return undefined
+  return kind === 'debian' ? 'postgres' : superuser
 }
 
 /** Names of the credentials that some part of a host file refers to, sorted. */

@@ -126,20 +126,53 @@ describe('a host file', () => {
     expect((await host.run('find /srv/readings -type f | wc -l')).stdout).not.toBe('0\n')
   })
 
+  test('timers: are installed, and a second time there is nothing to install', async () => {
+    await host.run('chown root:postgres /etc/howdah/host.toml && chmod 0640 /etc/howdah/host.toml')
+    await howdah(['schedule', 'install', '--yes'])
+    expect(await timers()).toEqual(['howdah-backup-nightly.timer', 'howdah-check.timer'])
+    expect((await howdah(['schedule', 'install', '--plan'])).stdout).toBe('nothing to do\n')
+    await howdah(['schedule', 'diff'])
+  })
+
   test(
-    'a reboot: the cluster comes back by itself, and nothing is pending',
+    'a reboot: the cluster and the timers come back by themselves, and nothing is pending',
     { timeout: 120_000 },
     async () => {
       await host.reboot()
+      expect(await timers()).toEqual(['howdah-backup-nightly.timer', 'howdah-check.timer'])
       await host.run(`until pg_isready -q -p ${port}; do sleep 0.1; done`, { timeoutSeconds: 60 })
       expect(await select('select count(*) from reading', { password: PASSWORD })).toBe('1000\n')
       await howdah(['provision', 'plan', '--check'])
       expect((await host.run(['systemctl', '--failed', '--no-legend', '--plain'])).stdout).not.toContain(
         'postgresql',
       )
+      expect((await howdah(['schedule', 'install', '--plan'])).stdout).toBe('nothing to do\n')
     },
   )
+
+  test('the job of a timer: takes a backup as its unit does', async () => {
+    await host.run('systemctl start howdah-backup-nightly')
+    expect((await howdah(['backup', 'list'])).stdout).toMatch(/-dump-\w+ +nightly +dump .* telemetry/)
+    expect((await howdah(['schedule', 'list'])).stdout).toMatch(/^backup-nightly .*success/m)
+  })
 })
+
+/** Our timers that are active. */
+async function timers(): Promise<string[]> {
+  const list = [
+    'systemctl',
+    'list-units',
+    '--type=timer',
+    '--state=active',
+    '--no-legend',
+    '--plain',
+    'howdah-*',
+  ]
+  return (await host.run(list)).stdout
+    .trim()
+    .split('\n')
+    .map((line) => line.split(' ')[0]!)
+}
 
 function howdah(
   args: readonly string[],
@@ -211,6 +244,14 @@ owner = "app"
 to = ["sensor"]
 on = "tables"
 privileges = ["SELECT"]
+
+[store.local]
+type = "dir"
+path = "/var/backups/howdah"
+[backup.nightly]
+kind = "dump"
+store = "local"
+schedule = "0 2 * * *"
 `
 }
 

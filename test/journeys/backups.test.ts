@@ -1,0 +1,206 @@
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { ListObjectsV2Command } from '@aws-sdk/client-s3'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { bootHost, type TestHost } from '../support/host.ts'
+import { freePort } from '../support/port.ts'
+import { type S3Server, startS3 } from '../support/s3.ts'
+
+// One Debian 12 host whose timers take backups into a bucket, each few seconds. Nobody does anything by hand:
+// what people are told arrives in a file, by a program that stands for a mailer.
+
+const CHECKOUT = '/srv/howdah'
+const HOWDAH = '/opt/howdah/current/scripts/howdah'
+
+let s3: S3Server
+let bucket: string
+let host: TestHost
+let port: number
+
+beforeAll(async () => {
+  s3 = await startS3()
+  bucket = await s3.makeBucket()
+  port = await freePort()
+  host = await bootHost({ suite: 'bookworm' })
+  await host.copyCheckout(CHECKOUT)
+}, 300_000)
+
+afterAll(() => host?.[Symbol.asyncDispose]())
+
+test('provisioned, with its timers installed', { timeout: 480_000 }, async () => {
+  await host.run(
+    'install -d -m 0700 /etc/credstore && install -d /etc/howdah && install -d -m 1777 /var/spool/mailer',
+  )
+  await credential('s3_key', s3.owner.accessKey)
+  await credential('s3_secret', s3.owner.secretKey)
+  await writeFile(join(host.root, 'usr/local/bin/mailer'), MAILER, { mode: 0o755 })
+  await writeFile(join(host.root, 'etc/howdah/host.toml'), hostFile())
+  await host.run([`${CHECKOUT}/scripts/howdah`, 'provision', 'apply', '--yes'], { timeoutSeconds: 470 })
+  await host.run('chgrp postgres /etc/howdah/host.toml && chmod 0640 /etc/howdah/host.toml')
+  const { stdout } = await host.run([`${CHECKOUT}/scripts/howdah`, 'schedule', 'install', '--yes'])
+  expect(stdout).toMatch(/\ninstalled\n$/)
+})
+
+test(
+  'the timer: takes backups into the bucket, and those that are not kept go',
+  { timeout: 120_000 },
+  async () => {
+    const first = await until('a first backup', async () => (await labels())[0])
+    await until('that one to be pruned', async () => !(await labels()).includes(first))
+    const kept = await labels()
+    expect(kept.length).toBeGreaterThanOrEqual(2)
+    expect(kept.length).toBeLessThanOrEqual(3) // the newest may be there before another one goes
+  },
+)
+
+test('the service: the WAL arrives in the bucket', async () => {
+  await sql('create table telem as select i as n from generate_series(1, 100000) i')
+  const segment = await sql('select pg_walfile_name(pg_switch_wal())')
+  await until('the WAL', async () => {
+    const list = new ListObjectsV2Command({ Bucket: bucket, Prefix: 'db1/main/wal/' })
+    const { Contents = [] } = await s3.client.send(list)
+    return Contents.some(({ Key }) => Key?.includes(segment))
+  })
+  await until('an archive that is well', async () => (await howdah(['archive', 'status'])).code === 0)
+  expect((await host.run('systemctl is-active howdah-archive')).stdout).toBe('active\n')
+})
+
+test('schedule list and check: say that all is well', async () => {
+  const { stdout } = await howdah(['schedule', 'list'])
+  expect(stdout).toMatch(/^backup-often +\S+ +2.* (success|runs) /m)
+  expect((await howdah(['schedule', 'check'])).code).toBe(0)
+})
+
+test(
+  'a job that fails: is told, with the reason, once; its recovery is told, too',
+  { timeout: 120_000 },
+  async () => {
+    await credential('s3_secret', 'wrong')
+    await until('a mail', async () => (await mails()).length > 0)
+    const [mail] = await mails()
+    expect(mail).toMatch(/^To: root$/m)
+    expect(mail).toMatch(/^Subject: \[howdah db1\] backup-often failed/m)
+    expect(mail).toContain('store-denied')
+    expect(mail).not.toContain(s3.owner.secretKey)
+    expect((await howdah(['schedule', 'check'])).code).toBe(1)
+    await credential('s3_secret', s3.owner.secretKey)
+    await until('a second mail', async () =>
+      (await mails()).some((mail) => /^Subject: .*backup-often.*well again/m.test(mail)),
+    )
+    expect((await mails()).filter((mail) => /backup-often failed/.test(mail))).toHaveLength(1)
+  },
+)
+
+test('a timer that was stopped: is noticed, and told', { timeout: 120_000 }, async () => {
+  const before = (await mails()).length
+  await host.run('systemctl stop howdah-backup-often.timer')
+  const checked = await howdah(['schedule', 'check'])
+  expect(checked.code).toBe(1)
+  expect(checked.stdout).toMatch(/backup-often\.timer is not active/)
+  await until('a mail', async () => (await mails()).length > before)
+  expect((await mails()).at(-1)).toMatch(/^Subject: \[howdah db1\] backup-often is overdue/m)
+  await host.run('systemctl start howdah-backup-often.timer')
+  await until('a mail', async () => /^Subject: .*backup-often is well again/m.test((await mails()).at(-1)!))
+  expect((await howdah(['schedule', 'check'])).code).toBe(0)
+})
+
+test('a take that is killed: is told, and the next one succeeds', { timeout: 120_000 }, async () => {
+  const before = (await mails()).length
+  // pg_dump waits for the table as long as this session has it.
+  const sleeping = sql('begin; lock table telem; select pg_sleep(30)').catch(() => {})
+  await until('pg_dump to wait', async () =>
+    sql(`select 1 from pg_stat_activity where application_name = 'pg_dump' and wait_event_type = 'Lock'`),
+  )
+  await host.run('systemctl kill --signal=KILL howdah-backup-often.service')
+  await sql(
+    `select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_sleep(30)%' and pid <> pg_backend_pid()`,
+  )
+  await sleeping
+  await until('two mails', async () => (await mails()).length >= before + 2)
+  const [failed, well] = (await mails()).slice(before)
+  expect(failed).toMatch(/^Subject: \[howdah db1\] backup-often failed: .*KILL/m)
+  expect(well).toMatch(/^Subject: \[howdah db1\] backup-often is well again/m)
+  expect((await howdah(['schedule', 'check'])).code).toBe(0)
+})
+
+const MAILER = `#!/bin/sh
+file=$(mktemp /var/spool/mailer/XXXXXX) && cat >"$file" && mv "$file" "$file.mail"
+`
+
+async function credential(name: string, content: string): Promise<void> {
+  await host.run(
+    `umask 077 && cat >/etc/credstore/${name}.new && mv /etc/credstore/${name}.new /etc/credstore/${name}`,
+    {
+      input: content,
+    },
+  )
+}
+
+function howdah(args: readonly string[]): ReturnType<TestHost['run']> {
+  return host.run([HOWDAH, ...args], { okCodes: [0, 1] })
+}
+
+/** Labels of the backups that the bucket has, oldest first. */
+async function labels(): Promise<string[]> {
+  const { stdout } = await howdah(['backup', 'list', '--json'])
+  const { result } = JSON.parse(stdout) as { result: { backups: { label: string }[] } }
+  return result.backups.map(({ label }) => label)
+}
+
+/** What was mailed, oldest first. */
+async function mails(): Promise<string[]> {
+  const { stdout } = await host.run('ls -tr /var/spool/mailer/*.mail 2>/dev/null || true')
+  const names = stdout.split('\n').filter(Boolean)
+  return Promise.all(names.map((name) => readFile(join(host.root, name), 'utf8')))
+}
+
+/** Waits until something is there, and gives it. */
+async function until<T>(what: string, look: () => Promise<T | undefined | false>): Promise<T> {
+  for (const deadline = Date.now() + 90_000; Date.now() < deadline; await sleep(500)) {
+    const found = await look()
+    if (found) return found
+  }
+  const { stdout } = await host.run(
+    `systemctl list-units --all --no-pager 'howdah*'; journalctl --no-pager -n 60 -u 'howdah*'`,
+  )
+  throw new Error(`waited in vain for ${what}\n${stdout}`)
+}
+
+async function sql(text: string): Promise<string> {
+  const psql = ['psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-p', String(port), '-d', 'telemetry', '-c', text]
+  return (await host.run(psql, { user: 'postgres' })).stdout.trim()
+}
+
+function hostFile(): string {
+  return `
+format = 1
+[host]
+name = "db1"
+[postgres]
+kind = "debian"
+major = 15
+port = ${port}
+[databases.telemetry]
+[store.s3]
+type = "s3"
+bucket = "${bucket}"
+endpoint = "${s3.endpoint}"
+access_key = { credential = "s3_key" }
+secret_key = { credential = "s3_secret" }
+[backup.often]
+kind = "dump"
+store = "s3"
+schedule = "*:*:0/5"
+keep = { last = 2 }
+[archive]
+store = "s3"
+partial_every = "1s"
+[schedule]
+grace = "10s"
+check = "*:*:0/5"
+on_failure = ["mail"]
+[notify.mail]
+command = ["/usr/local/bin/mailer"]
+`
+}
