@@ -5,7 +5,7 @@ import { exists } from '../core/file.ts'
 import type { Host } from '../host/schema.ts'
 import { calendarOf } from './calendar.ts'
 import { assertCalendar } from './elapse.ts'
-import { jobsOf, servicesOf } from './job.ts'
+import { defaultUser, jobsOf, servicesOf } from './job.ts'
 
 /** Where systemd looks for a credential by its name (systemd.exec(5), LoadCredential=). */
 const CREDENTIAL_FOLDERS = [
@@ -29,6 +29,7 @@ export async function installationFindings(host: Host): Promise<string[]> {
     ...(await missingCredentials(host)),
     ...(await metricsFindings(host)),
     ...(await storeFindings(host)),
+    ...(await stateFindings(host)),
   ]
 }
 
@@ -51,6 +52,18 @@ async function storeFindings(host: Host): Promise<string[]> {
     }
   }
   return findings
+}
+
+/** Each job records how it ended. */
+async function stateFindings(host: Host): Promise<string[]> {
+  const owner = defaultUser(host)
+  const others = new Set(jobsOf(host).map(({ user }) => user))
+  return [...others]
+    .filter((user) => user !== owner && user !== 'root')
+    .map(
+      (user) =>
+        `the user ${user} must be able to write to "${host.host.state_dir}/jobs": its folder is ${owner}'s`,
+    )
 }
 
 async function canWrite(user: string, folder: string): Promise<boolean> {

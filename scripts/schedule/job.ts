@@ -189,7 +189,7 @@ function archiveNeeds(host: Host): Omit<Needs, 'argv'> {
 
 function needsOf(host: Host, path: string, own: Wanting): Omit<Needs, 'argv'> {
   const store = own.store === undefined ? undefined : host.store[own.store]
-  const user = own.user ?? host.schedule.user ?? ownerOf(host)
+  const user = own.user ?? defaultUser(host)
   if (user === undefined) {
     throw new Fail('host-file', `${path}: a job of a ${host.postgres.kind} cluster has no user`, {
       hint: 'Name the OS user that runs it: [schedule] user = "..."',
@@ -208,9 +208,12 @@ function needsOf(host: Host, path: string, own: Wanting): Omit<Needs, 'argv'> {
   }
 }
 
-/** Who owns the cluster: of a private one that is the OS user whom peer lets in as the superuser. */
-function ownerOf({ postgres: { kind, superuser } }: Host): string | undefined {
-  if (kind === 'remote') return undefined
+/**
+ * Who runs the jobs that do not say it: the owner of the cluster, who of a private one is the OS user whom peer
+ * lets in as the superuser. Undefined for a remote one. Pure.
+ */
+export function defaultUser({ schedule, postgres: { kind, superuser } }: Host): string | undefined {
+  if (schedule.user !== undefined || kind === 'remote') return schedule.user
   return kind === 'debian' ? 'postgres' : superuser
 }
 

@@ -7,6 +7,7 @@ import { writeJournal } from '../core/journal.ts'
 import { takeLock } from '../core/lock.ts'
 import { log } from '../core/log.ts'
 import type { Host } from '../host/schema.ts'
+import { defaultUser } from './job.ts'
 
 const time = z.iso.datetime()
 
@@ -120,8 +121,7 @@ export function jobsFolder(host: Host): string {
 
 /** Who owns what the jobs of a host share: the user that they run as. */
 export function access(host: Host): ReturnType<typeof stateAccess> {
-  const { schedule, postgres } = host
-  return stateAccess(schedule.user ?? (postgres.kind === 'debian' ? 'postgres' : undefined))
+  return stateAccess(defaultUser(host))
 }
 
 function statePath(host: Host, name: string): string {
