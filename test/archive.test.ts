@@ -167,49 +167,53 @@ describe('run', () => {
     await dropSlot(host.slot)
   })
 
-  test('killed at random moments under load: no hole in the store, and the position is never ahead of the bytes', async () => {
-    const seed = Date.now() % 100_000
-    let state = seed
-    const random = () => (state = (state * 1103515245 + 12345) % 2147483648) / 2147483648
-    const host = await archiveHost(server)
-    let isOver = false
-    const load = (async () => {
-      while (!isOver) {
-        await write(1)
-        await server.query('postgres', `insert into t select md5(i::text) from generate_series(1, 500) i`)
-        await sleep(20)
+  test(
+    'killed at random moments under load: no hole in the store, and the position is never ahead of the bytes',
+    { timeout: 120_000 },
+    async () => {
+      const seed = Date.now() % 100_000
+      let state = seed
+      const random = () => (state = (state * 1103515245 + 12345) % 2147483648) / 2147483648
+      const host = await archiveHost(server)
+      let isOver = false
+      const load = (async () => {
+        while (!isOver) {
+          await write(1)
+          await server.query('postgres', `insert into t select md5(i::text) from generate_series(1, 500) i`)
+          await sleep(20)
+        }
+      })()
+      const faults: string[] = []
+      const watch = (async () => {
+        while (!isOver) {
+          const fault = await faultOfPosition(host)
+          if (fault) faults.push(fault)
+          await sleep(30)
+        }
+      })()
+      try {
+        for (let kill = 0; kill < 8; kill++) {
+          const service = host.run()
+          await sleep(400 + random() * 1200)
+          const pid = await receiverPid(host).catch(() => undefined)
+          await service.end('SIGKILL')
+          if (pid === undefined) continue
+          await expect.poll(() => isAlive(pid), { timeout: 5000 }).toBe(false)
+        }
+      } finally {
+        isOver = true
+        await Promise.all([load, watch])
       }
-    })()
-    const faults: string[] = []
-    const watch = (async () => {
-      while (!isOver) {
-        const fault = await faultOfPosition(host)
-        if (fault) faults.push(fault)
-        await sleep(30)
-      }
-    })()
-    try {
-      for (let kill = 0; kill < 8; kill++) {
-        const service = host.run()
-        await sleep(400 + random() * 1200)
-        const pid = await receiverPid(host).catch(() => undefined)
-        await service.end('SIGKILL')
-        if (pid === undefined) continue
-        await expect.poll(() => isAlive(pid), { timeout: 5000 }).toBe(false)
-      }
-    } finally {
-      isOver = true
-      await Promise.all([load, watch])
-    }
-    await using service = host.run()
-    await host.caughtUp()
-    await expectContiguous(host)
-    expect([`seed ${seed}`, faults]).toEqual([`seed ${seed}`, []])
-    expect(await service.end()).toBe(0)
-    expect(service.log()).not.toContain('wal-missing')
-    expect((await host.status()).gap).toBeNull()
-    await dropSlot(host.slot)
-  })
+      await using service = host.run()
+      await host.caughtUp()
+      await expectContiguous(host)
+      expect([`seed ${seed}`, faults]).toEqual([`seed ${seed}`, []])
+      expect(await service.end()).toBe(0)
+      expect(service.log()).not.toContain('wal-missing')
+      expect((await host.status()).gap).toBeNull()
+      await dropSlot(host.slot)
+    },
+  )
 })
 
 describe('refused', () => {

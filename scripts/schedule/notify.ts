@@ -13,7 +13,7 @@ import { type Job, servicesOf } from './job.ts'
 import { documentOf, environmentOf, mailOf, type Story } from './message.ts'
 import { access, changeState, jobsFolder } from './state.ts'
 import { serviceName } from './unit.ts'
-import { type WatchedJob, watchJob, workOf } from './watch.ts'
+import { recordUnbegun, type WatchedJob, watchJob, workOf } from './watch.ts'
 
 /** What was told. */
 export interface Told {
@@ -40,7 +40,9 @@ export async function notify(host: Host, unit: string | undefined): Promise<Told
   if (unit !== undefined && name === undefined) return [await tellOfUnit(host, unit)]
   const told: Told[] = []
   let failure: unknown
-  for (const job of workOf(host).filter((job) => name === undefined || job.name === name)) {
+  const jobs = workOf(host).filter((job) => name === undefined || job.name === name)
+  await recordUnbegun(host, jobs, new Date())
+  for (const job of jobs) {
     try {
       told.push(...(await tellOfJob(host, job)))
     } catch (error) {

@@ -3,7 +3,10 @@ import type { Host } from '../host/schema.ts'
 import { countsFrom, type Watch } from './due.ts'
 import { nextElapses } from './elapse.ts'
 import { type Job, jobsOf } from './job.ts'
+import { stateAfter } from './outcome.ts'
 import { changeState, type JobState, readState } from './state.ts'
+import { isBooted, unitStates } from './systemd.ts'
+import { serviceName } from './unit.ts'
 
 /** A job with all that is known of it, and with what names it. */
 export interface WatchedJob extends Watch {
@@ -25,6 +28,36 @@ export async function watchJob(host: Host, job: Job, notedAt?: Date): Promise<Wa
   const from = countsFrom(state)
   const [elapse] = from === undefined ? [] : await nextElapses(job, from, 1)
   return { job, state, elapse }
+}
+
+/**
+ * Records what systemd itself knows only: a unit that failed before any of its programs could run, for want of a
+ * credential or of its user, has called nobody who would have recorded it.
+ */
+export async function recordUnbegun(host: Host, jobs: readonly Job[], now: Date): Promise<void> {
+  for (const { job, result } of await unbegun(host, jobs)) {
+    await changeState(host, job.name, (state) =>
+      state.failures > 0
+        ? state
+        : stateAfter(state, { result: 'failed', reason: `${result}: systemd could not begin it` }, now),
+    )
+  }
+}
+
+/** Jobs whose unit failed although that is not what was recorded last; none where systemd does not run. */
+export async function unbegun(
+  host: Host,
+  jobs: readonly Job[],
+): Promise<{ readonly job: Job; readonly result: string }[]> {
+  if (host.postgres.kind === 'private' || !(await isBooted())) return []
+  const states = await unitStates(jobs.map(({ name }) => serviceName(host, name)))
+  const found: { job: Job; result: string }[] = []
+  for (const job of jobs) {
+    const unit = states.get(serviceName(host, job.name))
+    if (unit?.activeState !== 'failed') continue
+    if ((await readState(host, job.name)).failures === 0) found.push({ job, result: unit.result })
+  }
+  return found
 }
 
 /** A run that began before this host was started went down with it, and nobody has recorded its end. */

@@ -88,7 +88,7 @@ ${rest}`
         'postgres',
         'select pg_current_wal_flush_lsn()::text as lsn',
       )) as [{ lsn: string }]
-      for (const deadline = Date.now() + 20_000; ; await new Promise((resolve) => setTimeout(resolve, 50))) {
+      for (const deadline = Date.now() + 60_000; ; await new Promise((resolve) => setTimeout(resolve, 50))) {
         const position = await host.wal.readPosition().catch(() => undefined)
         if (position && (await isReached(server, position.lsn, lsn))) return
         if (Date.now() > deadline)
