@@ -19,8 +19,7 @@ export function hardeningLines({ user, isAlert, host }: Sandbox): string[] {
     ...COMMON,
     ...(isAlert ? ofAlert(mails) : OF_JOB),
     `CapabilityBoundingSet=${user === 'root' ? rightsOfRoot(isAlert, mails) : ''}`,
-    // A job may need the server's socket, which some keep there.
-    ...(isAlert || !isInTmp(host) ? ['PrivateTmp=yes'] : []),
+    ...(needsTmp(host, isAlert) ? [] : ['PrivateTmp=yes']),
     // Where a mailer leaves its mail, if its user may.
     ...(isAlert && hasCommand(host) ? ['ReadWritePaths=-/var/spool -/var/mail -/var/log'] : []),
   ]
@@ -83,7 +82,16 @@ function ofAlert(mails: boolean): string[] {
   ]
 }
 
-/** A private folder for temporary files would hide the server's socket. */
-function isInTmp({ postgres }: Host): boolean {
-  return /^\/(var\/)?tmp(\/|$)/.test(postgres.socket_dir ?? postgres.data_dir ?? '')
+/**
+ * Whether something that it needs is in a folder for temporary files. A private one would hide the server's
+ * socket; what is stored there would be in none that anybody sees, and gone when the job ends, with success.
+ */
+function needsTmp({ host, postgres, schedule, store }: Host, isAlert: boolean): boolean {
+  const paths = [
+    host.state_dir,
+    schedule.metrics_dir,
+    ...(isAlert ? [] : [postgres.socket_dir ?? postgres.data_dir]),
+    ...(isAlert ? [] : Object.values(store).map((spec) => (spec.type === 'dir' ? spec.path : undefined))),
+  ]
+  return paths.some((path) => path !== undefined && /^\/+(var\/+)?tmp(\/|$)/.test(path))
 }

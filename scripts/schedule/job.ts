@@ -85,13 +85,18 @@ export function findJob(host: Host, name: string): Job {
 function backupJobs(host: Host): Job[] {
   return Object.entries(host.backup).flatMap(([name, spec]): Job[] => {
     const wait = ['--wait', spec.lock_wait ?? host.schedule.lock_wait]
-    const common = { ...timingOf(host, spec), ...needsOf(host, `backup.${name}`, spec), ping: spec.ping }
+    const common = { ...timingOf(host, spec), ping: spec.ping }
+    const needs = (opens: Opened) => needsOf(host, `backup.${name}`, { ...spec, opens })
+    const own = host.archive === undefined ? [spec.store] : [spec.store, host.archive.store]
+    const all = Object.keys(host.store)
     const take: Job[] =
       spec.schedule === undefined
         ? []
         : [
             {
               ...common,
+              // A prune looks into all stores for backups on top of its own, and prunes the WAL for them.
+              ...needs(spec.prune ? { reads: all, writes: own } : { reads: own, writes: [spec.store] }),
               name: `backup-${name}`,
               title: `backup ${name}`,
               path: `backup.${name}.schedule`,
@@ -105,6 +110,7 @@ function backupJobs(host: Host): Job[] {
         : [
             {
               ...common,
+              ...needs({ reads: all, writes: [spec.store] }),
               name: `verify-${name}`,
               title: `verification of backup ${name}`,
               path: `backup.${name}.verify_schedule`,
@@ -176,19 +182,28 @@ function timingOf({ schedule }: Host, own: Partial<Host['backup'][string]>): Tim
   }
 }
 
+/** Names of stores. */
+interface Opened {
+  /** Those that it writes to, too. */
+  readonly reads: readonly string[]
+  readonly writes: readonly string[]
+}
+
 interface Wanting {
   readonly user?: string | undefined
-  readonly store?: string | undefined
+  readonly opens?: Opened
   readonly ping?: AddressSpec | undefined
   readonly on_failure?: readonly string[] | undefined
 }
 
 function archiveNeeds(host: Host): Omit<Needs, 'argv'> {
-  return needsOf(host, 'archive', host.archive!)
+  const { store, ...own } = host.archive!
+  return needsOf(host, 'archive', { ...own, opens: { reads: [store], writes: [store] } })
 }
 
 function needsOf(host: Host, path: string, own: Wanting): Omit<Needs, 'argv'> {
-  const store = own.store === undefined ? undefined : host.store[own.store]
+  const specsOf = (names: readonly string[] = []) => [...new Set(names)].map((name) => host.store[name]!)
+  const stores = specsOf(own.opens?.reads)
   const user = own.user ?? defaultUser(host)
   if (user === undefined) {
     throw new Fail('host-file', `${path}: a job of a ${host.postgres.kind} cluster has no user`, {
@@ -197,13 +212,14 @@ function needsOf(host: Host, path: string, own: Wanting): Omit<Needs, 'argv'> {
   }
   return {
     user,
-    credentials: credentialsIn([host.postgres, store, host.encryption, own.ping]),
+    credentials: credentialsIn([host.postgres, stores, host.encryption, own.ping]),
     writes: [
       host.host.state_dir,
-      ...(store?.type === 'dir' ? [store.path] : []),
+      ...specsOf(own.opens?.writes).flatMap((store) => (store.type === 'dir' ? [store.path] : [])),
       ...(host.schedule.metrics_dir === undefined ? [] : [host.schedule.metrics_dir]),
     ],
-    network: store?.type === 's3' || host.postgres.kind === 'remote' || own.ping !== undefined,
+    network:
+      stores.some(({ type }) => type === 's3') || host.postgres.kind === 'remote' || own.ping !== undefined,
     onFailure: own.on_failure ?? host.schedule.on_failure,
   }
 }

@@ -111,7 +111,52 @@ describe('the service of a job', () => {
     expect(unit['LoadCredential']).toEqual(['ping', 's3.key', 's3.secret'])
     expect(unit['ReadWritePaths']!.join()).not.toContain('/srv')
     expect(unit).not.toHaveProperty('RequiresMountsFor')
-    expect(linesOf(name, [DIR_JOB, S3_JOB, NOTIFIED])).not.toHaveProperty('LoadCredential')
+    expect(linesOf(name, [DIR_JOB, NOTIFIED])).not.toHaveProperty('LoadCredential')
+  })
+
+  test('a prune looks into every store, and writes to that of the WAL, too: else each run would fail after its backup', () => {
+    const unit = linesOf(name, [DIR_JOB, S3_JOB])
+    expect(unit['LoadCredential']).toEqual(['s3.key', 's3.secret'])
+    expect(unit['Wants']).toEqual(['network-online.target'])
+    const archived = [DIR_JOB, S3_JOB.replace('[archive]\nstore = "far"', '[archive]\nstore = "local"')]
+    const far = linesOf('howdah-backup-far.service', archived)
+    expect(far['ReadWritePaths']).toContain('"-/srv/back up/100%%"')
+    expect(far['RequiresMountsFor']).toEqual(['"/srv/back up/100%%"'])
+  })
+
+  test('no prune: only its own store and that of the WAL are opened, and one is written to', () => {
+    const other = '[store.other]\ntype = "dir"\npath = "/srv/other"\n[archive]\nstore = "other"\n'
+    const unit = linesOf(name, [DIR_JOB, 'prune = false\n', S3_JOB.replace(/\[archive\]\n.*\n/, other)])
+    expect(unit).not.toHaveProperty('LoadCredential')
+    expect(unit['ReadWritePaths']!.join()).not.toContain('/srv/other')
+  })
+
+  test('a verification looks into every store', () => {
+    const verified = linesOf('howdah-verify-nightly.service', [
+      DIR_JOB,
+      'verify_schedule = "Sun 05:00"\n',
+      S3_JOB,
+    ])
+    expect(verified['LoadCredential']).toEqual(['s3.key', 's3.secret'])
+  })
+
+  test.each([
+    ['/tmp/store', false],
+    ['/var/tmp/store', false],
+    ['/var/tmpfiles', true],
+    ['/srv/tmp', true],
+  ])(
+    'a store in %s: /tmp is its own: %s, or backups would be gone when the job ends, with success',
+    (path, isPrivate) => {
+      const unit = linesOf(name, [DIR_JOB.replace('/srv/back up/100%', path)])
+      expect(unit['PrivateTmp'] ?? ['no']).toEqual([isPrivate ? 'yes' : 'no'])
+    },
+  )
+
+  test('a state folder in /tmp: what the jobs record is where those find it who tell of it', () => {
+    const host = HOST.replace('name = "db1"', 'name = "db1"\nstate_dir = "/var/tmp/state"')
+    for (const unit of [name, 'howdah-check.service', 'howdah-alert@.service'])
+      expect(linesOf(unit, [DIR_JOB], {}, host)).not.toHaveProperty('PrivateTmp')
   })
 
   test('a job of root: may become the owner of the cluster and end what runs as that, another may nothing', () => {
