@@ -210,6 +210,14 @@ describe('install, remove', () => {
     expect(done.stderr).toContain('howdah schedule run')
   })
 
+  test("a job of another user than the cluster's owner or root: is refused, as it could not even say that it failed", async () => {
+    const there = await write('other.toml', `user = "nobody"\n`)
+    const done = await schedule(['install', '--yes'], { file: there })
+    expect(done.code).toBe(42)
+    expect(done.stderr).toContain(`backup nightly is to run as nobody, who may not write to "${dir}/state"`)
+    expect(done.stderr).toContain('Jobs run as postgres, or as root: leave "user" out.')
+  })
+
   test.skipIf(process.getuid!() !== 0 || existsSync('/run/systemd/system'))(
     'a host without systemd: how the jobs run there',
     async () => {

@@ -1,4 +1,5 @@
 import { formatDuration, formatSize } from '../core/quantity.ts'
+import { table } from '../core/table.ts'
 import type { CatalogEntry } from './catalog.ts'
 import { labelTime } from './label.ts'
 import { type Manifest, type ManifestFile, totalsOf } from './manifest.ts'
@@ -151,16 +152,4 @@ export function showAge(label: string, now: Date): string {
 
 function count(number: number, noun: string): string {
   return `${number} ${noun}${number === 1 ? '' : 's'}`
-}
-
-function table(rows: readonly (readonly string[])[]): string {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
 }

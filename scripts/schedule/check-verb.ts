@@ -1,9 +1,10 @@
 import { loadHost } from '../cluster/open.ts'
 import type { Call, Outcome, Verb } from '../core/cli.ts'
+import { table } from '../core/table.ts'
 import type { Host } from '../host/schema.ts'
 import { type Health, healthOf } from './due.ts'
 import { jobsOf, servicesOf } from './job.ts'
-import { showTime, table } from './show.ts'
+import { showTime } from './show.ts'
 import { isBooted, unitStates } from './systemd.ts'
 import { unbegun, watchJob, workOf } from './watch.ts'
 

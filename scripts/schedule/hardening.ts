@@ -26,8 +26,15 @@ export function hardeningLines({ user, isAlert, host }: Sandbox): string[] {
 }
 
 /** Whether somebody is told by a program that needs rights which nobody gets in a sandbox, as a setuid mailer does. Pure. */
-export function tellsAsRoot({ notify }: Host): boolean {
-  return Object.values(notify).some(({ command, privileged }) => command !== undefined && privileged)
+export function tellsAsRoot(host: Host): boolean {
+  return rootPrograms(host).length > 0
+}
+
+/** Programs that root runs to tell people, by their path. Pure. */
+export function rootPrograms({ notify }: Host): string[] {
+  return Object.values(notify).flatMap(({ command, privileged }) =>
+    command && privileged ? [command[0]!] : [],
+  )
 }
 
 function hasCommand({ notify }: Host): boolean {

@@ -1,5 +1,5 @@
 import { lstat, realpath } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { dirname, isAbsolute } from 'node:path'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { reasonOf } from '../core/file.ts'
@@ -35,6 +35,34 @@ export async function assertHostFile(path: string, users: readonly string[]): Pr
     throw new Fail('not-permitted', `the user ${user}, who runs the jobs, cannot read "${path}"`, {
       hint: hintFor(path, users),
     })
+  }
+}
+
+/**
+ * Asserts that nobody but root can change a program that root is to run.
+ * @throws {Fail} `not-permitted`, `file-unreadable`
+ */
+export async function assertProgram(path: string): Promise<void> {
+  if (!isAbsolute(path)) {
+    throw new Fail('not-permitted', `root cannot run "${path}" to tell people: it is no path from the root`, {
+      hint: 'Name it as: command = ["/usr/sbin/sendmail", "-t"]',
+    })
+  }
+  const real = await realpath(path).catch((cause: unknown) => {
+    throw new Fail('file-unreadable', `root cannot run "${path}" to tell people: ${reasonOf(cause)}`, {
+      cause,
+    })
+  })
+  for (const place of new Set([...placesOf(path), ...placesOf(real)])) {
+    const whose = writableBy(await lstat(place))
+    if (whose === undefined) continue
+    throw new Fail(
+      'not-permitted',
+      `root cannot run "${path}" to tell people: "${place}" can be changed by ${whose}`,
+      {
+        hint: 'Put it where only root writes, such as /usr/local/sbin, or leave out "privileged".',
+      },
+    )
   }
 }
 

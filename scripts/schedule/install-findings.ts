@@ -1,11 +1,11 @@
-import { join } from 'node:path'
+import { isAbsolute, join } from 'node:path'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { exists } from '../core/file.ts'
 import type { Host } from '../host/schema.ts'
 import { calendarOf } from './calendar.ts'
 import { assertCalendar } from './elapse.ts'
-import { defaultUser, jobsOf, servicesOf } from './job.ts'
+import { jobsOf, servicesOf } from './job.ts'
 
 /** Where systemd looks for a credential by its name (systemd.exec(5), LoadCredential=). */
 const CREDENTIAL_FOLDERS = [
@@ -29,7 +29,7 @@ export async function installationFindings(host: Host): Promise<string[]> {
     ...(await missingCredentials(host)),
     ...(await metricsFindings(host)),
     ...(await storeFindings(host)),
-    ...(await stateFindings(host)),
+    ...(await programFindings(host)),
   ]
 }
 
@@ -54,16 +54,15 @@ async function storeFindings(host: Host): Promise<string[]> {
   return findings
 }
 
-/** Each job records how it ended. */
-async function stateFindings(host: Host): Promise<string[]> {
-  const owner = defaultUser(host)
-  const others = new Set(jobsOf(host).map(({ user }) => user))
-  return [...others]
-    .filter((user) => user !== owner && user !== 'root')
-    .map(
-      (user) =>
-        `the user ${user} must be able to write to "${host.host.state_dir}/jobs": its folder is ${owner}'s`,
-    )
+/** Nobody would hear of the first failure, nor of this. */
+async function programFindings({ notify }: Host): Promise<string[]> {
+  const findings: string[] = []
+  for (const [name, { command }] of Object.entries(notify)) {
+    const program = command?.[0]
+    if (program === undefined || !isAbsolute(program) || (await exists(program))) continue
+    findings.push(`notify.${name}: there is no program "${program}": nobody will be told by it`)
+  }
+  return findings
 }
 
 async function canWrite(user: string, folder: string): Promise<boolean> {

@@ -7,9 +7,10 @@ import { Fail, messageOf } from '../core/fail.ts'
 import { exists, makeFolder, writeFileAtomic } from '../core/file.ts'
 import { unmountedPoint } from '../core/mounts.ts'
 import type { Host } from '../host/schema.ts'
-import { assertHostFile } from './host-file.ts'
+import { assertHostFile, assertProgram } from './host-file.ts'
 import { installationFindings, storeFolders } from './install-findings.ts'
-import { jobsOf, servicesOf } from './job.ts'
+import { rootPrograms } from './hardening.ts'
+import { defaultUser, jobsOf, servicesOf } from './job.ts'
 import {
   CHECKOUT,
   currentProgram,
@@ -21,7 +22,7 @@ import {
   removeOldPrograms,
   switchTo,
 } from './program.ts'
-import { access, changeState, readState } from './state.ts'
+import { access, changeState, madeKnown, readState } from './state.ts'
 import {
   assertCanInstall,
   findUnits,
@@ -33,7 +34,7 @@ import {
   unitStates,
 } from './systemd.ts'
 import { findTmpfiles, renderTmpfiles, TMPFILES_FOLDER } from './tmpfiles.ts'
-import { renderUnits, type UnitFile } from './unit.ts'
+import { renderUnits, timerName, type UnitFile } from './unit.ts'
 import { actionsFor, diffUnits, EDITED, type FileChange, isQuiet, type UnitActions } from './unit-diff.ts'
 import { verifyUnits } from './verify-units.ts'
 
@@ -78,9 +79,11 @@ export async function wantedUnits(
 export async function planInstall(loaded: LoadedHost, allow: ReadonlySet<string>): Promise<InstallPlan> {
   const { host } = loaded
   assertSystemCluster(host)
+  assertUsers(host)
   await assertCanInstall(process.getuid?.() === 0)
   const hostFile = resolve(loaded.path)
   await assertHostFile(hostFile, usersOf(host))
+  for (const path of rootPrograms(host)) await assertProgram(path)
   const findings = await installationFindings(host)
   const wanted = await wantedUnits(loaded)
   // The program may not be there yet: what stands here is what will be there.
@@ -128,7 +131,7 @@ export async function install(loaded: LoadedHost, options: InstallOptions): Prom
   const { program } = plan
   const before = program && (await installProgram(program, usersOf(loaded.host)))
   try {
-    await prepareFolders(loaded.host)
+    await prepareFolders(loaded.host, plan.files)
     await writeUnits(plan)
     await startUnits(plan.actions)
   } catch (cause) {
@@ -155,6 +158,26 @@ function assertSystemCluster({ postgres }: Host): void {
   })
 }
 
+/**
+ * The state of the jobs and their locks are the cluster's owner's: anybody else but root could neither begin nor say
+ * that it could not.
+ */
+function assertUsers(host: Host): void {
+  const owner = host.postgres.kind === 'debian' ? 'postgres' : defaultUser(host)
+  const other = [...jobsOf(host), ...servicesOf(host)].find(({ user }) => user !== owner && user !== 'root')
+  if (other === undefined) return
+  throw new Fail(
+    'plan-impossible',
+    `${other.title} is to run as ${other.user}, who may not write to "${host.host.state_dir}"`,
+    {
+      hint:
+        owner === undefined
+          ? 'Let all run as one: [schedule] user = "..."'
+          : `Jobs run as ${owner}, or as root: leave "user" out.`,
+    },
+  )
+}
+
 function assertAllowed(files: readonly FileChange[], allow: ReadonlySet<string>): void {
   const unknown = [...allow].find((hazard) => hazard !== EDITED)
   if (unknown !== undefined) {
@@ -176,15 +199,17 @@ async function pausedTimers(host: Host): Promise<Set<string>> {
   return paused
 }
 
-async function prepareFolders(host: Host): Promise<void> {
+async function prepareFolders(host: Host, files: readonly FileChange[]): Promise<void> {
   await makeFolder(host.host.state_dir, access(host))
   for (const folder of storeFolders(host)) {
     // Where a disk is to be mounted and is not, nothing is made: it would fill another one.
     if ((await unmountedPoint(folder)) === undefined) await makeFolder(folder, access(host))
   }
-  const now = new Date().toISOString()
-  for (const { name } of jobsOf(host)) {
-    await changeState(host, name, (state) => (state.installedAt ? state : { ...state, installedAt: now }))
+  const now = new Date()
+  for (const job of jobsOf(host)) {
+    const timer = timerName(host, job.name)
+    const isNew = files.some(({ action, name }) => action === 'create' && name === timer)
+    await changeState(host, job.name, (state) => madeKnown(state, job, { now, isNew }))
   }
 }
 

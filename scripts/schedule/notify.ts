@@ -11,7 +11,7 @@ import { nextElapses } from './elapse.ts'
 import { send } from './http.ts'
 import { type Job, servicesOf } from './job.ts'
 import { documentOf, environmentOf, mailOf, type Story } from './message.ts'
-import { access, changeState, jobsFolder } from './state.ts'
+import { access, assertNoLink, changeState, jobsFolder } from './state.ts'
 import { serviceName } from './unit.ts'
 import { recordUnbegun, type WatchedJob, watchJob, workOf } from './watch.ts'
 
@@ -34,6 +34,7 @@ const WAIT_SECONDS = 300
  */
 export async function notify(host: Host, unit: string | undefined): Promise<Told[]> {
   // Two at once would tell everything twice.
+  await assertNoLink(host)
   const lock = join(jobsFolder(host), '.notify.lock')
   await using _lock = await takeLock(lock, { waitSeconds: WAIT_SECONDS, folder: access(host) })
   const name = unit === undefined ? undefined : jobOfUnit(host, unit)

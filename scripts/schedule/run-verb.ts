@@ -1,7 +1,8 @@
 import { loadHost } from '../cluster/open.ts'
 import type { Call, Outcome, Verb } from '../core/cli.ts'
+import { table } from '../core/table.ts'
 import { planRuns, runSchedule } from './run.ts'
-import { showTime, table } from './show.ts'
+import { showTime } from './show.ts'
 
 /** `schedule run` */
 export const runVerb: Verb = {

@@ -16,7 +16,7 @@ import { nextElapses } from './elapse.ts'
 import { type Job, jobsOf, type Service, servicesOf } from './job.ts'
 import type { ServiceEnding } from './outcome.ts'
 import { CHECKOUT } from './program.ts'
-import { access, changeState, type JobState, readState } from './state.ts'
+import { access, changeState, type JobState, madeKnown, readState } from './state.ts'
 import { serviceName } from './unit.ts'
 
 /** What to run. */
@@ -42,7 +42,8 @@ export interface PlannedRun {
 export async function planRuns(host: Host, now: Date, count: number): Promise<PlannedRun[]> {
   return Promise.all(
     jobsOf(host).map(async (job) => {
-      const state = await readState(host, job.name)
+      const recorded = await readState(host, job.name)
+      const state = madeKnown(recorded, job, { now, isNew: false })
       const times = await nextElapses(job, firstFrom(job, state, now), count)
       return {
         job: job.name,
@@ -118,9 +119,7 @@ function firstFrom({ persistent }: Job, { last, installedAt }: JobState, now: Da
 }
 
 function known(host: Host, job: Job): Promise<JobState> {
-  return changeState(host, job.name, (state) =>
-    state.installedAt === undefined ? { ...state, installedAt: new Date().toISOString() } : state,
-  )
+  return changeState(host, job.name, (state) => madeKnown(state, job, { now: new Date(), isNew: false }))
 }
 
 /** Milliseconds that a job begins later, always the same on one host. */

@@ -1,4 +1,5 @@
 import { formatDuration } from '../core/quantity.ts'
+import { table } from '../core/table.ts'
 import type { JobStatus, ServiceStatus } from './list.ts'
 
 /** The jobs and services of a host file. Pure. */
@@ -61,17 +62,4 @@ export function showTimeIn(time: Date, timezone: string): string {
   })
   const parts = Object.fromEntries(format.formatToParts(time).map(({ type, value }) => [type, value]))
   return `${parts['weekday']} ${parts['year']}-${parts['month']}-${parts['day']} ${parts['hour']}:${parts['minute']}:${parts['second']} ${timezone}`
-}
-
-/** Rows of cells, as wide as the widest of each column. Pure. */
-export function table(rows: readonly (readonly string[])[]): string {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
 }

@@ -1,4 +1,6 @@
+import { lstat } from 'node:fs/promises'
 import { join } from 'node:path'
+import process from 'node:process'
 import { z } from 'zod'
 import { stateAccess } from '../cluster/lock.ts'
 import { Fail } from '../core/fail.ts'
@@ -7,7 +9,7 @@ import { writeJournal } from '../core/journal.ts'
 import { takeLock } from '../core/lock.ts'
 import { log } from '../core/log.ts'
 import type { Host } from '../host/schema.ts'
-import { defaultUser } from './job.ts'
+import { defaultUser, type Job } from './job.ts'
 
 const time = z.iso.datetime()
 
@@ -28,6 +30,7 @@ const schema = z.object({
   failingSince: time.optional(),
   pausedSince: time.optional(),
   installedAt: time.optional(),
+  times: z.string().optional(),
   told: z
     .object({
       state: z.enum(['failed', 'stale', 'recovered']),
@@ -73,6 +76,8 @@ export interface JobState {
   readonly pausedSince?: string | undefined
   /** From when on a missed success counts. */
   readonly installedAt?: string | undefined
+  /** The schedule that it was known with then. */
+  readonly times?: string | undefined
   /** Undefined when people know that it is well. */
   readonly told?: Told | undefined
 }
@@ -101,6 +106,7 @@ export async function changeState(
   name: string,
   change: (state: JobState) => JobState,
 ): Promise<JobState> {
+  await assertNoLink(host)
   await using _lock = await holdState(host, name)
   const before = await readState(host, name)
   const after = change(before)
@@ -108,10 +114,41 @@ export async function changeState(
   return after
 }
 
+/**
+ * What is remembered of a job that is made known to whoever runs it: with other times than before it begins anew, since
+ * what it had not done by those was nothing that it missed. Pure.
+ * @param isNew it was not there just now, whatever is remembered of it
+ */
+export function madeKnown(
+  state: JobState,
+  { schedule, timezone }: Pick<Job, 'schedule' | 'timezone'>,
+  { now, isNew }: { now: Date; isNew: boolean },
+): JobState {
+  const times = `${schedule} ${timezone}`
+  const isOther = state.times !== undefined && state.times !== times
+  if (!isNew && !isOther && state.installedAt !== undefined)
+    return state.times === times ? state : { ...state, times }
+  return { ...state, times, installedAt: now.toISOString() }
+}
+
 /** Keeps everybody else from changing a job's state; {@link changeState} does so by itself. */
 async function holdState(host: Host, name: string): Promise<AsyncDisposable> {
   const path = join(jobsFolder(host), `.${name}.lock`)
   return takeLock(path, { waitSeconds: WAIT_SECONDS, folder: access(host) })
+}
+
+/**
+ * Root would write where the owner of the state folder wants it to.
+ * @throws {Fail} `not-permitted` when the folder of the states is none
+ */
+export async function assertNoLink(host: Host): Promise<void> {
+  const folder = jobsFolder(host)
+  if (process.getuid?.() !== 0) return
+  const found = await lstat(folder).catch(() => undefined) // it will be made
+  if (found === undefined || found.isDirectory()) return
+  throw new Fail('not-permitted', `"${folder}" is to be a folder, and it is something else, such as a link`, {
+    hint: `Look at it, and remove it: ls -ld ${folder}`,
+  })
 }
 
 /** The folder of the states. */

@@ -118,10 +118,17 @@ class Render {
       exec_start: this.#exec(service.argv),
       // It reads the host file when it starts: another content is another unit, so that it is started again.
       content: contentHash(this.#host),
+      // A service that began without the disk would not see it come. A job has no such line: a mount that fails would
+      // end it as if nobody had asked for it, and nobody would be told; its store refuses a disk that is not there.
+      mounts: service.writes.filter((path) => this.#isStore(path)).map((path) => pathWord('', path)),
       restart: systemd >= 254 ? '1s' : '10s',
       restart_steps: systemd >= 254 ? '8' : undefined,
       restart_most: systemd >= 254 ? '2min' : undefined,
     })
+  }
+
+  #isStore(path: string): boolean {
+    return Object.values(this.#host.store).some((spec) => spec.type === 'dir' && spec.path === path)
   }
 
   get #alertUnit(): string {
@@ -145,17 +152,15 @@ class Render {
     job: Pick<Job, 'user' | 'credentials' | 'writes' | 'network' | 'isAlert'>,
     readsJournal: boolean,
   ): Values {
-    const { postgres, schedule, store } = this.#host
+    const { postgres, schedule } = this.#host
     // Ordered after it only: a server that was stopped on purpose is not started by a backup.
     const cluster = postgres.kind === 'debian' ? [debianUnit(postgres)] : []
     const network = job.network ? ['network-online.target'] : []
-    const folders = Object.values(store).flatMap((spec) => (spec.type === 'dir' ? [spec.path] : []))
     const after = [...cluster, ...network]
     return {
       user: job.user,
       after: after.length === 0 ? undefined : after.join(' '),
       wants: network,
-      mounts: folders.filter((path) => job.writes.includes(path)).map((path) => pathWord('', path)),
       credential: job.credentials,
       groups: readsJournal && job.user !== 'root' ? 'systemd-journal' : undefined,
       identifier: schedule.unit_prefix,

@@ -1,8 +1,11 @@
 import { uptime } from 'node:os'
+import { messageOf } from '../core/fail.ts'
+import { log } from '../core/log.ts'
 import type { Host } from '../host/schema.ts'
 import { countsFrom, type Watch } from './due.ts'
 import { nextElapses } from './elapse.ts'
 import { type Job, jobsOf } from './job.ts'
+import { writeMetrics } from './metrics.ts'
 import { stateAfter } from './outcome.ts'
 import { changeState, type JobState, readState } from './state.ts'
 import { isBooted, unitStates } from './systemd.ts'
@@ -36,11 +39,14 @@ export async function watchJob(host: Host, job: Job, notedAt?: Date): Promise<Wa
  */
 export async function recordUnbegun(host: Host, jobs: readonly Job[], now: Date): Promise<void> {
   for (const { job, result } of await unbegun(host, jobs)) {
-    await changeState(host, job.name, (state) =>
+    const state = await changeState(host, job.name, (state) =>
       state.failures > 0
         ? state
         : stateAfter(state, { result: 'failed', reason: `${result}: systemd could not begin it` }, now),
     )
+    await writeMetrics(host, state).catch((error: unknown) => {
+      log('warning', `schedule: ${job.name}: ${messageOf(error)}`)
+    })
   }
 }
 

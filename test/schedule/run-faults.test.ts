@@ -14,28 +14,16 @@ beforeAll(async () => {
 afterAll(() => server[Symbol.asyncDispose]())
 
 describe('schedule run: faults', () => {
-  test('SIGKILL in the middle of a take: its children end, too, and the next one makes up for it', async () => {
+  test.each([
+    ['it: its children end, too', false],
+    ['it and all its children: nothing is left', true],
+  ])('SIGKILL in the middle of a take of %s, and the next one makes up for it', async (_whom, ofAll) => {
     const host = await scheduleHost(server, { job: 'keep = { last = 1 }' })
     await using holder = await holdTable(server)
     await using running = host.run()
     await untilDumpWaits(server)
     await running.end('SIGKILL')
-    await expect.poll(() => host.processes(), WAIT).toEqual([])
-    expect(await host.labels()).toEqual([])
-    await holder[Symbol.asyncDispose]()
-    await using again = host.run()
-    await expect.poll(() => host.state(), WAIT).toMatchObject({ failures: 0, last: { result: 'success' } })
-    expect(await again.end()).toBe(0)
-    expect(await host.labels()).toHaveLength(1)
-  })
-
-  test('SIGKILL of it and of all its children in the middle of a take: the next one makes up for it', async () => {
-    const host = await scheduleHost(server, { job: 'keep = { last = 1 }' })
-    await using holder = await holdTable(server)
-    await using running = host.run()
-    await untilDumpWaits(server)
-    await running.end('SIGKILL')
-    for (const { pid } of await host.processes()) kill(pid)
+    for (const { pid } of ofAll ? await host.processes() : []) kill(pid)
     await expect.poll(() => host.processes(), WAIT).toEqual([])
     expect(await host.labels()).toEqual([])
     await holder[Symbol.asyncDispose]()

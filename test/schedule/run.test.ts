@@ -29,7 +29,7 @@ describe('schedule run', () => {
     expect(await host.state()).toMatchObject({ lastSuccess: expect.stringContaining('T') })
   })
 
-  test('run that was missed: is made up for at once, once; SIGTERM in the middle is passed on and recorded', async () => {
+  test('run that was missed: is made up for at once, once; SIGTERM in the middle is passed on, recorded, and nothing is due again', async () => {
     const host = await scheduleHost(server)
     await using _holder = await holdTable(server)
     await using running = host.run()
@@ -43,9 +43,11 @@ describe('schedule run', () => {
     })
     await using again = host.run()
     await expect.poll(() => again.log(), WAIT).toContain('jobs and')
-    await new Promise((resolve) => setTimeout(resolve, 700))
     expect(await again.end()).toBe(0)
     expect(again.log()).not.toContain('backup-nightly: ')
+    const planned = await runScript(['schedule', 'run', '--plan', '--json', '-c', host.file])
+    const { result } = JSON.parse(planned.stdout) as { result: { runs: { times: string[] }[] } }
+    expect(Date.parse(result.runs[0]!.times[0]!)).toBeGreaterThan(Date.now())
   })
 
   test('another run has the store: is skipped, which is no failure', async () => {

@@ -1,11 +1,11 @@
-import { chown, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { chown, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { userId } from '../../scripts/cluster/connect.ts'
 import { parseHost } from '../../scripts/host/host.ts'
 import type { Host } from '../../scripts/host/schema.ts'
-import { changeState, readState } from '../../scripts/schedule/state.ts'
+import { changeState, type JobState, madeKnown, readState } from '../../scripts/schedule/state.ts'
 import { ended, runCode, startCode } from '../support/code.ts'
 
 const isRoot = process.getuid?.() === 0
@@ -113,4 +113,59 @@ describe('state of a job', () => {
       expect(other.stderr).toContain('permission denied')
     },
   )
+
+  test.runIf(isRoot)(
+    "a link in place of the folder: root follows it nowhere, for it is the cluster's owner's",
+    async () => {
+      const { host: h, folder } = host()
+      const target = join(dir, 'elsewhere')
+      await mkdir(target)
+      await mkdir(join(folder, '..'))
+      await symlink(target, folder)
+      await expect(changeState(h, 'nightly', (state) => ({ ...state, failures: 1 }))).rejects.toMatchObject({
+        code: 'not-permitted',
+        message: expect.stringContaining('is to be a folder, and it is something else'),
+      })
+      expect(await readdir(target)).toEqual([])
+    },
+  )
+})
+
+describe('a job that is made known', () => {
+  const now = new Date('2026-06-01T00:00:00.000Z')
+  const job = { schedule: '0 2 * * *', timezone: 'UTC' }
+  const times = '0 2 * * * UTC'
+  const old = '2026-01-01T00:00:00.000Z'
+
+  test.each<[string, Partial<JobState>, boolean, Partial<JobState>]>([
+    ['for the first time: counts from now', {}, false, { times, installedAt: now.toISOString() }],
+    ['again: counts as before', { times, installedAt: old }, false, { times, installedAt: old }],
+    [
+      'by a state without its times: counts as before',
+      { installedAt: old },
+      false,
+      { times, installedAt: old },
+    ],
+    [
+      'with other times: missed nothing by them yet',
+      { times: '0 3 * * * UTC', installedAt: old },
+      false,
+      { times, installedAt: now.toISOString() },
+    ],
+    [
+      'in another zone: missed nothing by it yet',
+      { times: '0 2 * * * CET', installedAt: old },
+      false,
+      { times, installedAt: now.toISOString() },
+    ],
+    [
+      'after it was away for months: missed nothing meanwhile',
+      { times, installedAt: old },
+      true,
+      { times, installedAt: now.toISOString() },
+    ],
+  ])('%s', (_title, before, isNew, after) => {
+    const rest = { job: 'nightly', failures: 2 }
+    expect(madeKnown({ ...rest, ...before }, job, { now, isNew })).toEqual({ ...rest, ...after })
+  })
 })

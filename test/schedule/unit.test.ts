@@ -81,7 +81,6 @@ describe('the service of a job', () => {
 
   test('a path with spaces and "%": is one word of each list, and no specifier', () => {
     const unit = linesOf(name, [DIR_JOB])
-    expect(unit['RequiresMountsFor']).toEqual(['"/srv/back up/100%%"'])
     expect(unit['ReadWritePaths']).toEqual(['-/var/lib/howdah', '"-/srv/back up/100%%"', '-/run/lock/howdah'])
   })
 
@@ -91,6 +90,10 @@ describe('the service of a job', () => {
       expect(() => unitsOf([DIR_JOB.replace('/srv/back up/100%', path)])).toThrow(/cannot name the path/)
     },
   )
+
+  test('a mount that fails ends what requires it before anything can be told: a job requires none', () => {
+    expect(linesOf(name, [DIR_JOB])).not.toHaveProperty('RequiresMountsFor')
+  })
 
   test('the server is waited for, but a server that was stopped on purpose is not started', () => {
     const unit = linesOf(name, [DIR_JOB])
@@ -110,7 +113,6 @@ describe('the service of a job', () => {
     const unit = linesOf('howdah-backup-far.service', [DIR_JOB, S3_JOB, NOTIFIED])
     expect(unit['LoadCredential']).toEqual(['ping', 's3.key', 's3.secret'])
     expect(unit['ReadWritePaths']!.join()).not.toContain('/srv')
-    expect(unit).not.toHaveProperty('RequiresMountsFor')
     expect(linesOf(name, [DIR_JOB, NOTIFIED])).not.toHaveProperty('LoadCredential')
   })
 
@@ -121,7 +123,8 @@ describe('the service of a job', () => {
     const archived = [DIR_JOB, S3_JOB.replace('[archive]\nstore = "far"', '[archive]\nstore = "local"')]
     const far = linesOf('howdah-backup-far.service', archived)
     expect(far['ReadWritePaths']).toContain('"-/srv/back up/100%%"')
-    expect(far['RequiresMountsFor']).toEqual(['"/srv/back up/100%%"'])
+    const archive = linesOf('howdah-archive.service', archived)
+    expect(archive['RequiresMountsFor']).toEqual(['"/srv/back up/100%%"'])
   })
 
   test('no prune: only its own store and that of the WAL are opened, and one is written to', () => {
