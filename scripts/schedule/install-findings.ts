@@ -1,4 +1,4 @@
-import { isAbsolute, join } from 'node:path'
+import { dirname, isAbsolute, join } from 'node:path'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { exists } from '../core/file.ts'
@@ -29,6 +29,7 @@ export async function installationFindings(host: Host): Promise<string[]> {
     ...(await missingCredentials(host)),
     ...(await metricsFindings(host)),
     ...(await storeFindings(host)),
+    ...silentFindings(host),
     ...(await programFindings(host)),
   ]
 }
@@ -41,12 +42,52 @@ export function storeFolders(host: Host): string[] {
   )
 }
 
+/**
+ * Asserts that those who store something in a folder can get to it, there or not yet: no run would succeed.
+ * @throws {Fail} `not-permitted`
+ */
+export async function assertStores(host: Host): Promise<void> {
+  for (const folder of storeFolders(host)) {
+    for (const user of usersOfStore(host, folder)) {
+      const closed = await closedTo(user, dirname(folder))
+      if (closed === undefined) continue
+      throw new Fail(
+        'not-permitted',
+        `the user ${user} cannot get to the store "${folder}": "${closed}" is closed to it`,
+        {
+          hint: `Let the store be elsewhere, such as in /var/backups, or open it: chmod o+x ${closed}`,
+        },
+      )
+    }
+  }
+}
+
+/** The first of the folders of a path that a user may not enter. */
+async function closedTo(user: string, path: string): Promise<string | undefined> {
+  const above = dirname(path)
+  const closed = above === path ? undefined : await closedTo(user, above)
+  if (closed !== undefined || !(await exists(path))) return closed
+  return (await run(['test', '-x', path], { as: user, okCodes: [0, 1] })).code === 0 ? undefined : path
+}
+
+function usersOfStore(host: Host, folder: string): Set<string> {
+  const writing = [...jobsOf(host), ...servicesOf(host)].filter(({ writes }) => writes.includes(folder))
+  return new Set(writing.map(({ user }) => user))
+}
+
+/** Nobody hears of what fails, unless somebody looks. */
+function silentFindings(host: Host): string[] {
+  const silent = jobsOf(host).filter(({ isAlert, onFailure }) => !isAlert && onFailure.length === 0)
+  if (silent.length === 0) return []
+  const titles = silent.map(({ title }) => title).join(', ')
+  return [`nobody is told when one of these fails: ${titles}; name whom: [schedule] on_failure = ["NAME"]`]
+}
+
 async function storeFindings(host: Host): Promise<string[]> {
   const findings: string[] = []
   for (const folder of storeFolders(host)) {
     if (!(await exists(folder))) continue // it will be made
-    const users = [...jobsOf(host), ...servicesOf(host)].filter(({ writes }) => writes.includes(folder))
-    for (const user of new Set(users.map(({ user }) => user))) {
+    for (const user of usersOfStore(host, folder)) {
       if (await canWrite(user, folder)) continue
       findings.push(`the user ${user} cannot write to the store "${folder}": chown -R ${user}: ${folder}`)
     }

@@ -5,12 +5,15 @@ import type { LoadedHost } from '../cluster/open.ts'
 import { run } from '../core/exec.ts'
 import { Fail, messageOf } from '../core/fail.ts'
 import { exists, makeFolder, writeFileAtomic } from '../core/file.ts'
+import { log } from '../core/log.ts'
 import { unmountedPoint } from '../core/mounts.ts'
 import type { Host } from '../host/schema.ts'
 import { assertHostFile, assertProgram } from './host-file.ts'
-import { installationFindings, storeFolders } from './install-findings.ts'
+import { assertStores, installationFindings, storeFolders } from './install-findings.ts'
 import { rootPrograms } from './hardening.ts'
 import { defaultUser, jobsOf, servicesOf } from './job.ts'
+import { keepHostFile } from './known-host.ts'
+import { removeMetrics, writeMetrics } from './metrics.ts'
 import {
   CHECKOUT,
   currentProgram,
@@ -84,6 +87,7 @@ export async function planInstall(loaded: LoadedHost, allow: ReadonlySet<string>
   const hostFile = resolve(loaded.path)
   await assertHostFile(hostFile, usersOf(host))
   for (const path of rootPrograms(host)) await assertProgram(path)
+  await assertStores(host)
   const findings = await installationFindings(host)
   const wanted = await wantedUnits(loaded)
   // The program may not be there yet: what stands here is what will be there.
@@ -126,18 +130,25 @@ export async function install(loaded: LoadedHost, options: InstallOptions): Prom
   await planInstall(loaded, options.allow) // before the lock, whose folder is the first thing that is made
   await using _lock = await holdPrograms()
   const plan = await planInstall(loaded, options.allow)
-  if (isInstalled(plan)) return plan
+  if (isInstalled(plan)) {
+    if (plan.program) await keepHostFile(loaded)
+    return plan
+  }
   if (!(await options.confirm(plan))) return undefined
   const { program } = plan
   const before = program && (await installProgram(program, usersOf(loaded.host)))
   try {
-    await prepareFolders(loaded.host, plan.files)
+    await prepareFolders(loaded.host)
+    await prepareJobs(loaded.host, plan.files)
     await writeUnits(plan)
     await startUnits(plan.actions)
   } catch (cause) {
     await undo(plan, before, cause)
   }
-  if (program) await removeOldPrograms(program.root)
+  if (program) {
+    await keepHostFile(loaded)
+    await removeOldPrograms(program.root)
+  }
   return plan
 }
 
@@ -199,18 +210,36 @@ async function pausedTimers(host: Host): Promise<Set<string>> {
   return paused
 }
 
-async function prepareFolders(host: Host, files: readonly FileChange[]): Promise<void> {
+async function prepareFolders(host: Host): Promise<void> {
   await makeFolder(host.host.state_dir, access(host))
   for (const folder of storeFolders(host)) {
     // Where a disk is to be mounted and is not, nothing is made: it would fill another one.
     if ((await unmountedPoint(folder)) === undefined) await makeFolder(folder, access(host))
   }
+}
+
+async function prepareJobs(host: Host, files: readonly FileChange[]): Promise<void> {
   const now = new Date()
   for (const job of jobsOf(host)) {
     const timer = timerName(host, job.name)
     const isNew = files.some(({ action, name }) => action === 'create' && name === timer)
-    await changeState(host, job.name, (state) => madeKnown(state, job, { now, isNew }))
+    const state = await changeState(host, job.name, (state) => madeKnown(state, job, { now, isNew }))
+    // Nobody records how the check of the others ended.
+    if (!job.isAlert)
+      await writeMetrics(host, state).catch((error: unknown) => log('warning', messageOf(error)))
   }
+  const gone = files.filter(({ action }) => action === 'remove').map(({ name }) => name)
+  await removeMetrics(host, jobsOfTimers(host, gone))
+}
+
+/** Names of jobs by those of their timers, among other files. Pure. */
+export function jobsOfTimers(
+  { schedule: { unit_prefix: prefix } }: Host,
+  names: readonly string[],
+): string[] {
+  return names
+    .filter((name) => name.startsWith(`${prefix}-`) && name.endsWith('.timer'))
+    .map((name) => name.slice(prefix.length + 1, -'.timer'.length))
 }
 
 async function writeUnits({ files, actions }: InstallPlan): Promise<void> {

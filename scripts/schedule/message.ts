@@ -6,7 +6,8 @@ export interface Story {
   /** Its name, or that of a unit that is no job. */
   readonly job: string
   readonly unit: string
-  readonly state: Due['state']
+  /** A trial shows that people are reached. */
+  readonly state: Due['state'] | 'trial'
   readonly isReminder: boolean
   readonly since: string
   readonly reason: string
@@ -19,10 +20,11 @@ export interface Story {
   readonly command: string
 }
 
-const STATES: Readonly<Record<Due['state'], string>> = {
+const STATES: Readonly<Record<Story['state'], string>> = {
   failed: 'failed',
   stale: 'is overdue',
   recovered: 'is well again',
+  trial: 'is a trial',
 }
 
 /** `[howdah db1] backup-nightly failed: timeout`. Pure. */

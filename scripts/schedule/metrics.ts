@@ -1,18 +1,33 @@
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { writeFileAtomic } from '../core/file.ts'
 import type { Host } from '../host/schema.ts'
-import type { JobState } from './state.ts'
+import { access, type JobState } from './state.ts'
 
 /**
  * Writes what is remembered of a job for node_exporter's textfile collector, if the host file wants it.
  * @throws {Fail} `file-unreadable`
  */
 export async function writeMetrics(host: Host, state: JobState): Promise<void> {
-  const { metrics_dir: folder, unit_prefix: prefix } = host.schedule
-  if (folder === undefined) return
+  const path = pathOf(host, state.job)
   // The collector is another user.
-  const path = join(folder, `${prefix}_${state.job}.prom`)
-  await writeFileAtomic(path, renderMetrics(host.host.name, state), { mode: 0o644 })
+  if (path !== undefined)
+    await writeFileAtomic(path, renderMetrics(host.host.name, state), { ...access(host), mode: 0o644 })
+}
+
+/** Removes what was written of jobs that are gone: a success that never comes again would look overdue for ever. */
+export async function removeMetrics(host: Host, jobs: readonly string[]): Promise<void> {
+  for (const job of jobs) {
+    const path = pathOf(host, job)
+    if (path !== undefined) await rm(path, { force: true })
+  }
+}
+
+function pathOf(
+  { schedule: { metrics_dir: folder, unit_prefix: prefix } }: Host,
+  job: string,
+): string | undefined {
+  return folder === undefined ? undefined : join(folder, `${prefix}_${job}.prom`)
 }
 
 interface Metric {
@@ -41,8 +56,9 @@ function metricsOf({ last, lastSuccess, failures }: JobState): Metric[] {
   return [
     {
       name: 'howdah_job_last_success_timestamp_seconds',
-      help: 'When the last successful run of the job began.',
-      value: seconds(lastSuccess),
+      help: 'When the last successful run of the job began; 0 when none did.',
+      // Without a series no rule about its age would find a job that never succeeded.
+      value: seconds(lastSuccess) ?? 0,
     },
     {
       name: 'howdah_job_last_run_timestamp_seconds',

@@ -15,47 +15,49 @@ import { access, assertNoLink, changeState, jobsFolder } from './state.ts'
 import { serviceName } from './unit.ts'
 import { recordUnbegun, type WatchedJob, watchJob, workOf } from './watch.ts'
 
+/** In place of a unit's name: all are told, of nothing. */
+export const TRIAL = 'test'
+
 /** What was told. */
 export interface Told {
   readonly job: string
-  readonly state: Due['state']
+  readonly state: Story['state']
   readonly to: readonly string[]
   /** Names of those who could not be told; the check tries again. */
   readonly missed: readonly string[]
 }
 
-/** Longer than all attempts to tell a few people. */
-const WAIT_SECONDS = 300
+/** Longer than all attempts to tell somebody, shorter than an alert may run. */
+const WAIT_SECONDS = 150
 
 /**
  * Tells what is due to those whom it concerns. Whoever cannot be told keeps nobody else from it.
- * @param unit of this unit only; one that is no job has failed, or nobody would ask
+ * @param unit of this unit only; one that is no job has failed, or nobody would ask; {@link TRIAL} is none
  * @throws {Fail} `host-file`, `file-unreadable`, `lock-held`
  */
 export async function notify(host: Host, unit: string | undefined): Promise<Told[]> {
-  // Two at once would tell everything twice.
-  await assertNoLink(host)
-  const lock = join(jobsFolder(host), '.notify.lock')
-  await using _lock = await takeLock(lock, { waitSeconds: WAIT_SECONDS, folder: access(host) })
+  if (unit === TRIAL) return [await tellTrial(host)]
   const name = unit === undefined ? undefined : jobOfUnit(host, unit)
   if (unit !== undefined && name === undefined) return [await tellOfUnit(host, unit)]
-  const told: Told[] = []
-  let failure: unknown
   const jobs = workOf(host).filter((job) => name === undefined || job.name === name)
   await recordUnbegun(host, jobs, new Date())
-  for (const job of jobs) {
-    try {
-      told.push(...(await tellOfJob(host, job)))
-    } catch (error) {
-      log('error', `schedule: ${job.name}: it is not known how it stands with it: ${messageOf(error)}`)
-      failure = error // the others are told of first
-    }
+  // All at once: who does not answer puts off nobody else.
+  const told = await Promise.allSettled(jobs.map((job) => tellOfJob(host, job)))
+  for (const [index, one] of told.entries()) {
+    if (one.status === 'fulfilled') continue
+    const why = messageOf(one.reason)
+    log('error', `schedule: ${jobs[index]!.name}: it is not known how it stands with it: ${why}`)
   }
-  if (failure !== undefined) throw failure
-  return told
+  const failed = told.find((one) => one.status === 'rejected')
+  if (failed) throw failed.reason
+  return told.flatMap((one) => (one.status === 'fulfilled' ? one.value : []))
 }
 
 async function tellOfJob(host: Host, job: Job): Promise<Told[]> {
+  // Two at once would tell everything twice.
+  await assertNoLink(host)
+  const lock = join(jobsFolder(host), `.${job.name}.notify.lock`)
+  await using _lock = await takeLock(lock, { waitSeconds: WAIT_SECONDS, folder: access(host) })
   const now = new Date()
   const watch = await watchJob(host, job, now)
   const [due] = dueOf([watch], { now, remind: host.schedule.remind })
@@ -90,6 +92,25 @@ async function tellOfUnit(host: Host, unit: string): Promise<Told> {
     command: `systemctl status ${unit}`,
   })
   return { job: service?.name ?? unit, state: 'failed', to, missed }
+}
+
+/** Tells everybody whom the host file names, as if something had failed. */
+async function tellTrial(host: Host): Promise<Told> {
+  const to = Object.keys(host.notify)
+  const missed = await deliver(host, to, {
+    host: host.host.name,
+    job: TRIAL,
+    unit: TRIAL,
+    state: 'trial',
+    isReminder: false,
+    since: new Date().toISOString(),
+    reason: 'nothing has failed',
+    lastSuccess: undefined,
+    next: undefined,
+    journal: [],
+    command: 'howdah schedule list',
+  })
+  return { job: TRIAL, state: 'trial', to, missed }
 }
 
 async function storyOf(host: Host, { job, state }: WatchedJob, due: Due): Promise<Story> {

@@ -30,11 +30,15 @@ export async function prepareRun(host: Host, job: Job, arguments_: readonly stri
   try {
     await waitForServer(host, job)
   } catch (error) {
-    const note = `before it began: ${messageOf(error)}`
-    await changeState(host, job.name, (state) => ({ ...state, note }))
+    await leaveNote(host, job, messageOf(error))
     throw error
   }
   if (job.argv[0] === 'backup') await cleanUp(host, job, arguments_)
+}
+
+/** Says why a run is not begun, to whoever records its end. */
+export async function leaveNote(host: Host, { name }: Job, why: string): Promise<void> {
+  await changeState(host, name, (state) => ({ ...state, note: `before it began: ${why}` }))
 }
 
 /** What only reads a store, or tells of failures, does without. */

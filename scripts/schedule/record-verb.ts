@@ -1,7 +1,7 @@
 import process from 'node:process'
-import { loadHost } from '../cluster/open.ts'
 import type { Call, Outcome, Verb } from '../core/cli.ts'
 import { findJob } from './job.ts'
+import { loadKnownHost } from './known-host.ts'
 import { recordRun } from './record.ts'
 
 /** `schedule record JOB` */
@@ -15,7 +15,7 @@ export const recordVerb: Verb = {
 }
 
 async function run(call: Call): Promise<Outcome> {
-  const { host } = await loadHost(call.file, call.overrides)
+  const host = await loadKnownHost(call.file, call.overrides)
   const { SERVICE_RESULT, EXIT_CODE, EXIT_STATUS } = process.env
   const state = await recordRun(host, findJob(host, call.args[0]!), {
     SERVICE_RESULT,

@@ -3,7 +3,9 @@ import { dirname, resolve } from 'node:path'
 import process from 'node:process'
 import type { LoadedHost } from '../cluster/open.ts'
 import { syncFolder } from '../core/file.ts'
-import { dropUnits, forgetUnits } from './install.ts'
+import { dropUnits, forgetUnits, jobsOfTimers } from './install.ts'
+import { forgetHostFile } from './known-host.ts'
+import { removeMetrics } from './metrics.ts'
 import { holdPrograms, PROGRAM_ROOT, removeProgram } from './program.ts'
 import { assertCanInstall, findUnits, systemctl, unitStates } from './systemd.ts'
 import { findTmpfiles } from './tmpfiles.ts'
@@ -60,6 +62,8 @@ export async function remove(
   for (const folder of new Set(plan.files.map((path) => dirname(path)))) await syncFolder(folder)
   await systemctl(['daemon-reload'])
   await forgetUnits(units)
+  await removeMetrics(loaded.host, jobsOfTimers(loaded.host, names))
+  await forgetHostFile(loaded.path)
   if (plan.program) await removeProgram(PROGRAM_ROOT)
   return plan
 }

@@ -1,5 +1,5 @@
 import { readFile, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ListObjectsV2Command } from '@aws-sdk/client-s3'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -38,6 +38,7 @@ test('provisioned, with its timers installed', { timeout: 480_000 }, async () =>
   await writeFile(join(host.root, 'etc/howdah/host.toml'), hostFile())
   await host.run([`${CHECKOUT}/scripts/howdah`, 'provision', 'apply', '--yes'], { timeoutSeconds: 470 })
   await host.run('chgrp postgres /etc/howdah/host.toml && chmod 0640 /etc/howdah/host.toml')
+  await host.run('install -d -o postgres -g postgres /srv/metrics')
   const { stdout } = await host.run([`${CHECKOUT}/scripts/howdah`, 'schedule', 'install', '--yes'])
   expect(stdout).toMatch(/\ninstalled\n$/)
 })
@@ -66,6 +67,47 @@ test('the service: the WAL arrives in the bucket', async () => {
   expect((await host.run('systemctl is-active howdah-archive')).stdout).toBe('active\n')
 })
 
+test('whoever is to be told: is, by the installed alert', async () => {
+  const { stdout } = await host.run([HOWDAH, 'schedule', 'notify', '--test'])
+  expect(stdout).toBe('told mail: test, by howdah-alert@test.service\n')
+  expect(await mails()).toEqual([
+    expect.stringMatching(/^To: root\nSubject: \[howdah db1\] test is a trial: nothing has failed$/m),
+  ])
+  await host.run('rm /var/spool/mailer/*.mail')
+})
+
+test('a job of root with a store of its own in /var/tmp: is stored there, and the other store is pruned by nobody', async () => {
+  const before = (await labels()).length
+  await host.run('systemctl start howdah-backup-seldom')
+  expect(await labels('/var/tmp/spare')).toHaveLength(1)
+  expect((await labels()).length).toBeGreaterThanOrEqual(Math.min(before, 2))
+  expect(
+    (await host.run('stat -c "%a %U" /var/tmp/spare && ls /var/tmp/spare/db1/main/backup')).stdout,
+  ).toMatch(/^750 postgres\n\S+\n$/)
+  expect((await host.run('ls /srv/metrics')).stdout.split('\n')).toEqual(
+    expect.arrayContaining(['howdah_backup-often.prom', 'howdah_backup-seldom.prom']),
+  )
+})
+
+test(
+  'a credential that is gone: the job that opens all stores to prune is told of',
+  { timeout: 120_000 },
+  async () => {
+    await host.run(
+      'systemctl stop howdah-backup-often.timer howdah-check.timer && mv /etc/credstore/s3_key /root/',
+    )
+    await host.run('systemctl start howdah-backup-seldom', { okCodes: [1] })
+    const failed = /^Subject: .*backup-seldom failed/m
+    const mail = await until('a mail', async () => (await mails()).find((mail) => failed.test(mail)))
+    expect(mail).toContain('s3_key')
+    await host.run('mv /root/s3_key /etc/credstore/ && systemctl start howdah-backup-seldom')
+    await until('a mail', async () => /backup-seldom is well again/.test((await mails()).at(-1)!))
+    await host.run(
+      'rm /var/spool/mailer/*.mail; systemctl start howdah-backup-often.timer howdah-check.timer',
+    )
+  },
+)
+
 test('schedule list and check: say that all is well', async () => {
   const { stdout } = await howdah(['schedule', 'list'])
   expect(stdout).toMatch(/^backup-often +\S+ +2.* (success|runs) /m)
@@ -91,6 +133,35 @@ test(
     expect((await mails()).filter((mail) => /backup-often failed/.test(mail))).toHaveLength(1)
   },
 )
+
+test(
+  'a unit that systemd cannot begin: is told, although no program of it has run',
+  { timeout: 120_000 },
+  async () => {
+    const drop = '/etc/systemd/system/howdah-backup-often.service.d/override.conf'
+    await host.run(
+      `install -d ${dirname(drop)} && printf '[Service]\\nUser=gone\\n' >${drop} && systemctl daemon-reload`,
+    )
+    const failed = /^Subject: .*backup-often failed: .*could not begin/m
+    const mail = await until('a mail', async () => (await mails()).find((mail) => failed.test(mail)))
+    expect(mail).toContain('journalctl --unit=howdah-backup-often.service')
+    await host.run(`rm -r ${dirname(drop)} && systemctl daemon-reload`)
+    await until('a mail', async () => /backup-often is well again/.test((await mails()).at(-1)!))
+  },
+)
+
+test('a mistake in the host file: is told to whom it named before', { timeout: 120_000 }, async () => {
+  const before = (await mails()).length
+  const file = join(host.root, 'etc/howdah/host.toml')
+  const toml = await readFile(file, 'utf8')
+  await writeFile(file, toml.replace('keep = {', 'keeep = {'))
+  await until('a mail', async () => (await mails()).length > before)
+  expect((await mails()).at(-1)).toMatch(
+    /^Subject: \[howdah db1\] backup-often failed: before it began: .*keeep/m,
+  )
+  await writeFile(file, toml)
+  await until('a mail', async () => /backup-often is well again/.test((await mails()).at(-1)!))
+})
 
 test('a timer that was stopped: is noticed, and told', { timeout: 120_000 }, async () => {
   const before = (await mails()).length
@@ -141,11 +212,11 @@ function howdah(args: readonly string[]): ReturnType<TestHost['run']> {
   return host.run([HOWDAH, ...args], { okCodes: [0, 1] })
 }
 
-/** Labels of the backups that the bucket has, oldest first. */
-async function labels(): Promise<string[]> {
+/** Labels of the backups that a store has, the bucket if none is named, oldest first. */
+async function labels(where = 's3://'): Promise<string[]> {
   const { stdout } = await howdah(['backup', 'list', '--json'])
-  const { result } = JSON.parse(stdout) as { result: { backups: { label: string }[] } }
-  return result.backups.map(({ label }) => label)
+  const { result } = JSON.parse(stdout) as { result: { backups: { label: string; store: string }[] } }
+  return result.backups.filter((backup) => backup.store.includes(where)).map(({ label }) => label)
 }
 
 /** What was mailed, oldest first. */
@@ -193,6 +264,15 @@ kind = "dump"
 store = "s3"
 schedule = "*:*:0/5"
 keep = { last = 2 }
+[store.spare]
+type = "dir"
+path = "/var/tmp/spare"
+[backup.seldom]
+kind = "dump"
+store = "spare"
+schedule = "0 0 29 2 *"
+user = "root"
+keep = { last = 1 }
 [archive]
 store = "s3"
 partial_every = "1s"
@@ -200,6 +280,7 @@ partial_every = "1s"
 grace = "10s"
 check = "*:*:0/5"
 on_failure = ["mail"]
+metrics_dir = "/srv/metrics"
 [notify.mail]
 command = ["/usr/local/bin/mailer"]
 `

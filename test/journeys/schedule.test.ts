@@ -22,6 +22,7 @@ beforeAll(async () => {
   await describeHost({})
   await host.run([HOWDAH, 'provision', 'apply', '--yes'], { timeoutSeconds: 470 })
   await host.run('chown root:postgres /etc/howdah/host.toml && chmod 0640 /etc/howdah/host.toml')
+  await host.run('install -d -o postgres -g postgres /srv/metrics')
 }, 480_000)
 
 afterAll(() => host?.[Symbol.asyncDispose]())
@@ -144,6 +145,9 @@ describe('install', () => {
   test('a job that is gone: its units, its stamp and what systemd knows of it go, too', async () => {
     await describeHost({ job: 'weekly' })
     await schedule(['install', '--yes'])
+    expect((await host.run('ls /srv/metrics')).stdout).toMatch(
+      /^howdah_archive-check\.prom\nhowdah_backup-weekly\.prom\n$/,
+    )
     expect(await timers()).toEqual(['howdah-archive-check', 'howdah-backup-weekly', 'howdah-check'])
     expect(await unitFiles()).not.toContain('nightly')
     expect(
@@ -216,15 +220,23 @@ test(
   },
 )
 
-test('killed at any moment: the next installation completes it', { timeout: 120_000 }, async () => {
+test('killed at each step: the next installation completes it', { timeout: 120_000 }, async () => {
   await schedule(['remove', '--yes'])
-  let schedules = 0
-  for (const seconds of ['0.9', '1.5', '2.2', '3']) {
-    schedules += 1
-    await describeHost({ schedule: `${schedules} 5 * * *` })
-    await host.run(['timeout', '--signal=KILL', seconds, HOWDAH, 'schedule', 'install', '--yes'], {
-      okCodes: [0, 137, -1], // timeout dies of the same signal
-    })
+  const program = '/opt/howdah'
+  for (const [number, [step, sign]] of [
+    ['the program is copied', `ls -d ${program}/.new-*`],
+    ['it is the current one', `test -L ${program}/current`],
+    ['a unit is written', `test -e ${UNITS}/howdah-archive.service`],
+    ['a timer is enabled', `ls ${UNITS}/timers.target.wants/howdah-*`],
+  ].entries()) {
+    await describeHost({ schedule: `${number + 1} 5 * * *` })
+    const { stdout } = await host.run(
+      `${HOWDAH} schedule install --yes >/dev/null 2>&1 & ` +
+        `while kill -0 $! 2>/dev/null && ! ${sign} >/dev/null 2>&1; do sleep 0.01; done; ` +
+        `kill -KILL $! 2>/dev/null && echo killed; wait $! || true`,
+      { timeoutSeconds: 60 },
+    )
+    expect({ step, stdout }).toEqual({ step, stdout: 'killed\n' })
   }
   await schedule(['install', '--yes'])
   expect((await schedule(['install', '--plan'])).stdout).toBe('nothing to do\n')
@@ -299,6 +311,11 @@ type = "dir"
 path = "/var/backups/howdah"
 [archive]
 store = "local"
+[schedule]
+on_failure = ["log"]
+metrics_dir = "/srv/metrics"
+[notify.log]
+command = ["/usr/bin/logger"]
 ${backup(job)}
 ${more === undefined ? '' : backup(more)}
 `

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir, uptime } from 'node:os'
@@ -189,6 +189,38 @@ describe('schedule notify', () => {
     expect(posted).toHaveLength(4)
     expect((await mails()).match(/Subject/g)).toHaveLength(1)
     expect(await state()).toMatchObject({ told: { missed: ['broken'] } })
+  })
+
+  test('one who does not answer puts off nobody else', async () => {
+    const { host, file, notify, set, mails } = await testHost()
+    const own = join(file, '..')
+    const toml = (await readFile(file, 'utf8')).replace(
+      'on_failure = ["ops", "chat"]',
+      'on_failure = ["slow"]',
+    )
+    const slow = `[notify.slow]\ncommand = ["sh", "-c", "cat >${own}/early; sleep 3; touch ${own}/late"]\n`
+    const archive = '[archive]\non_failure = ["ops"]\n'
+    await writeFile(file, `${toml.replace('[archive]\n', archive)}${slow}`)
+    await set(FAILED)
+    await changeState(host, 'archive-check', (state) => ({ ...state, ...FAILED }))
+    expect((await notify()).code).toBe(0)
+    expect(await mails()).toContain('archive-check failed')
+    const [mail, late] = [await stat(join(own, 'mail')), await stat(join(own, 'late'))]
+    expect(mail.mtimeMs).toBeLessThan(late.mtimeMs)
+  })
+
+  test('a trial: all whom the host file names are told, and who cannot be is named', async () => {
+    posted = []
+    const { notify, mails, state, file } = await testHost()
+    const done = await notify('--test')
+    expect(done).toMatchObject({ code: 25, stdout: '' })
+    expect(done.stderr).toContain('not everybody could be told: broken of test')
+    expect(await mails()).toContain('Subject: [howdah db1] test is a trial: nothing has failed\n')
+    expect(posted).toMatchObject([{ body: { job: 'test', state: 'trial' } }])
+    expect(await state()).toEqual({ job: 'backup-nightly', failures: 0 })
+    const nobody = (await readFile(file, 'utf8')).replaceAll(/^on_failure.*$/gm, '')
+    await writeFile(file, nobody.replace(/\[notify\.ops\][^]*?(?=\[store)/, ''))
+    expect((await notify('--test')).stderr).toContain('the host file has no [notify.NAME]')
   })
 
   test('recovery: is told, then forgotten', async () => {

@@ -68,7 +68,7 @@ test('stateAfter: failures are counted until a success, a skip counts as neither
 test('renderMetrics: hostile labels are escaped, what is not known is left out', () => {
   const text = renderMetrics('a"b\\c\nd', { job: 'x', failures: 0 })
   expect(text).toContain('howdah_job_failed{host="a\\"b\\\\c\\nd",job="x"} 0\n')
-  expect(text).not.toContain('last_')
+  expect(text).not.toContain('last_run_')
 })
 
 describe('schedule record', () => {
@@ -131,7 +131,7 @@ ${ping}
     const path = join(metrics, 'howdah_backup-nightly.prom')
     const text = await readFile(path, 'utf8')
     expect(text).toContain('howdah_job_failed{host="db1",job="backup-nightly"} 1\n')
-    expect(text).not.toContain('howdah_job_last_success')
+    expect(text).toMatch(/^howdah_job_last_success_timestamp_seconds\{.*\} 0$/m)
     expect(asked).toHaveLength(0)
     expect(await record(file, SUCCESS)).toMatchObject({ code: 0, stderr: '' })
     const after = await readFile(path, 'utf8')

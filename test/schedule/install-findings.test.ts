@@ -1,0 +1,87 @@
+import { chmod, chown, mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { parseHost } from '../../scripts/host/host.ts'
+import { assertStores, installationFindings } from '../../scripts/schedule/install-findings.ts'
+
+const isRoot = process.getuid?.() === 0
+
+let dir: string
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'howdah-findings-'))
+  await chmod(dir, 0o755)
+  await mkdir(join(dir, 'closed'), { mode: 0o700 })
+})
+afterAll(() => rm(dir, { recursive: true }))
+
+interface Varied {
+  readonly store?: string
+  readonly schedule?: string
+  readonly notify?: string
+}
+
+function host({ store = join(dir, 'store'), schedule = '', notify = '' }: Varied) {
+  return parseHost(`format = 1
+[host]
+name = "db1"
+[postgres]
+major = 15
+[store.local]
+type = "dir"
+path = "${store}"
+[backup.nightly]
+kind = "dump"
+store = "local"
+schedule = "0 2 * * *"
+[schedule]
+${schedule}
+${notify}`)
+}
+
+describe('what the operator is to know', () => {
+  test('nobody is told of failures', async () => {
+    expect(await installationFindings(host({}))).toEqual([
+      'nobody is told when one of these fails: backup nightly; name whom: [schedule] on_failure = ["NAME"]',
+    ])
+  })
+
+  test('somebody is told by a program that is not there', async () => {
+    const findings = await installationFindings(
+      host({
+        schedule: 'on_failure = ["mail"]',
+        notify: '[notify.mail]\ncommand = ["/usr/sbin/no such", "-t"]',
+      }),
+    )
+    expect(findings).toEqual([
+      'notify.mail: there is no program "/usr/sbin/no such": nobody will be told by it',
+    ])
+  })
+
+  test('all is there: nothing', async () => {
+    const notify = '[notify.mail]\ncommand = ["/bin/cat"]'
+    expect(await installationFindings(host({ schedule: 'on_failure = ["mail"]', notify }))).toEqual([])
+  })
+})
+
+describe.runIf(isRoot)('a store that its user cannot get to', () => {
+  test.each(['store', 'deep/er', 'deep/er/store "x"'])(
+    'closed/%s: is refused, and says which folder',
+    async (name) => {
+      const store = join(dir, 'closed', name)
+      await expect(assertStores(host({ store: store.replaceAll('"', '\\"') }))).rejects.toMatchObject({
+        code: 'not-permitted',
+        message: `the user postgres cannot get to the store "${store}": "${dir}/closed" is closed to it`,
+        hint: expect.stringContaining(`chmod o+x ${dir}/closed`),
+      })
+    },
+  )
+
+  test('there already, or to be made: may be', async () => {
+    await expect(assertStores(host({}))).resolves.toBeUndefined()
+    await mkdir(join(dir, 'own'), { mode: 0o700 })
+    await chown(join(dir, 'own'), 65_534, 65_534)
+    await expect(assertStores(host({ store: join(dir, 'own') }))).resolves.toBeUndefined()
+  })
+})
