@@ -161,7 +161,10 @@ class Render {
       user: job.user,
       after: after.length === 0 ? undefined : after.join(' '),
       wants: network,
-      credential: job.credentials,
+      // Debian 12's finds it by its name, in an encrypted store, too; those before want the path.
+      credential: job.credentials.map((name) =>
+        this.#facts.systemd >= 252 ? name : `${name}:/etc/credstore/${name}`,
+      ),
       groups: readsJournal && job.user !== 'root' ? 'systemd-journal' : undefined,
       identifier: schedule.unit_prefix,
       cache: `howdah/${job.user}`,

@@ -116,6 +116,14 @@ describe('the service of a job', () => {
     expect(linesOf(name, [DIR_JOB, NOTIFIED])).not.toHaveProperty('LoadCredential')
   })
 
+  test.each([
+    [252, 's3.key'],
+    [251, 's3.key:/etc/credstore/s3.key'],
+    [247, 's3.key:/etc/credstore/s3.key'],
+  ])('systemd %i: a credential is said as it knows it', (systemd, said) => {
+    expect(linesOf('howdah-backup-far.service', [S3_JOB], { systemd })['LoadCredential']).toContain(said)
+  })
+
   test('a prune looks into every store, and writes to that of the WAL, too: else each run would fail after its backup', () => {
     const unit = linesOf(name, [DIR_JOB, S3_JOB])
     expect(unit['LoadCredential']).toEqual(['s3.key', 's3.secret'])
