@@ -9,17 +9,11 @@
  */
 import { brokenIndexes, adopt, migrate, planDown, planUp, rehearseAll, repair } from './migrate/migrate.ts'
 import { newMigration } from './migrate/new.ts'
-import {
-  folderOf,
-  look,
-  migratedDatabases,
-  type MigrateScope,
-  oneDatabase,
-  openScope,
-} from './migrate/scope.ts'
+import { look, migratedDatabases, type MigrateScope, oneDatabase, openScope } from './migrate/scope.ts'
 import { lineOf, showChanges, showStatus } from './migrate/show.ts'
 import type { Change } from './migrate/apply.ts'
 import { loadHost } from './cluster/open.ts'
+import { migrationsFolder } from './cluster/profile.ts'
 import { type Call, main, type OptionSpec, type Outcome } from './core/cli.ts'
 import { type Code, Fail } from './core/fail.ts'
 import { beginProgress } from './core/progress.ts'
@@ -231,7 +225,7 @@ async function check(call: Call): Promise<Outcome> {
 async function makeNew(call: Call): Promise<Outcome> {
   const loaded = await loadHost(call.file, call.overrides)
   const database = oneDatabase(loaded.host, text(call, 'database'))
-  const dir = await folderOf(loaded, loaded.host.databases[database]!)
+  const dir = await migrationsFolder(loaded, loaded.host.databases[database]!)
   const path = await newMigration(dir, call.args[0]!, call.planOnly)
   return { text: `${call.planOnly ? '+' : 'made'} ${path}`, result: { path } }
 }

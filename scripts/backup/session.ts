@@ -1,59 +1,20 @@
 import type { Client } from 'pg'
 import type { Cluster } from '../cluster/cluster.ts'
-import { Fail, messageOf } from '../core/fail.ts'
-import { interrupted } from '../core/interrupt.ts'
+import { withSession } from '../cluster/session.ts'
+
+/** What a role or a database sets for itself must not end or bend what a backup does. */
+const SETUP = `
+  set statement_timeout = 0; set lock_timeout = 0; set idle_in_transaction_session_timeout = 0;
+  set search_path = pg_catalog; set default_transaction_read_only = off`
 
 /**
  * What a body does with a connection of its own. Ctrl-C cancels the statement under way.
  * @throws {Fail} `server-failed` for whatever the server refuses, besides what connecting throws
  */
-export async function withClient<T>(
+export function withClient<T>(
   cluster: Cluster,
   database: string,
   body: (client: Client) => Promise<T>,
 ): Promise<T> {
-  const client = await cluster.connect(database)
-  let cancel = () => {}
-  try {
-    // What a role or a database sets for itself must not end or bend what we do.
-    await client.query(
-      `set statement_timeout = 0; set lock_timeout = 0; set idle_in_transaction_session_timeout = 0;
-       set search_path = pg_catalog; set default_transaction_read_only = off`,
-    )
-    const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid')
-    cancel = () => void cancelStatement(cluster, rows[0]!.pid)
-    interrupted.addEventListener('abort', cancel)
-    return await body(client)
-  } catch (error) {
-    throw asFail(error, database)
-  } finally {
-    interrupted.removeEventListener('abort', cancel)
-    await client.end().catch(() => {}) // it is over either way
-  }
-}
-
-async function cancelStatement(cluster: Cluster, pid: number): Promise<void> {
-  try {
-    const other = await cluster.connect('postgres')
-    await other.query('select pg_cancel_backend($1)', [pid])
-    await other.end()
-  } catch {
-    // Without a server there is nothing to cancel, and the client hears of it by itself.
-  }
-}
-
-function asFail(error: unknown, database: string): unknown {
-  if (error instanceof Fail || interrupted.aborted) return error
-  const { detail, hint, code } = error as { detail?: string; hint?: string; code?: unknown }
-  // Of the server by its SQLSTATE, of the connection by its errno, or by the words of the client.
-  const isOfServer = typeof code === 'string' || /connection/i.test(messageOf(error))
-  if (!isOfServer) return error
-  return new Fail(
-    'server-failed',
-    `the server refuses something in database "${database}": ${messageOf(error)}`,
-    {
-      hint: detail ?? hint,
-      cause: error,
-    },
-  )
+  return withSession({ cluster, database, setup: SETUP }, body)
 }

@@ -16,7 +16,7 @@ export interface Program {
  */
 export function clientProgram(
   cluster: Cluster,
-  name: 'pg_dump' | 'pg_dumpall' | 'pg_restore',
+  name: 'pg_dump' | 'pg_dumpall' | 'pg_restore' | 'psql',
   database: string,
   args: readonly string[],
 ): Program {

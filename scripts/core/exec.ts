@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { Fail } from './fail.ts'
 import { interrupted } from './interrupt.ts'
@@ -51,7 +52,7 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
     ...(options.input ? { input: options.input } : { stdio: ['ignore', 'pipe', 'pipe'] as const }),
     signal: ending(options),
     timeout: (options.timeoutSeconds ?? 600) * 1000,
-  })`exec ${[...become(argv, options)]}`
+  })`exec ${[...asUser(argv, options)]}`
   // A program that ends without reading has closed its input: its exit code tells the story, not our EPIPE.
   if (options.input) command.stdin.on('error', () => {})
   const done = await command
@@ -212,6 +213,21 @@ export async function flock(descriptor: number): Promise<boolean> {
   return code === 0
 }
 
+/**
+ * Becomes another program: what it says, how it ends and what it is told on the terminal is its own. Returns only
+ * when it cannot be begun.
+ * @throws {Fail} `not-permitted` when it is not installed
+ */
+export function become(argv: readonly string[], options: ExecOptions): never {
+  assertNoNul(argv)
+  const words = asUser(argv, options)
+  const file = process.env['PATH']!.split(':')
+    .map((folder) => (words[0]!.includes('/') ? words[0]! : `${folder}/${words[0]}`))
+    .find((path) => existsSync(path))
+  if (file === undefined) throw new Fail('not-permitted', `cannot run ${words[0]}: it is not installed`)
+  return process.execve!(file, [...words], environment(options))
+}
+
 type Closed = Promise<[number | null, NodeJS.Signals | null]>
 
 function begin(
@@ -222,7 +238,7 @@ function begin(
   const signal = ending(options)
   signal.throwIfAborted()
   assertNoNul(argv)
-  const [file, ...args] = become(argv, options)
+  const [file, ...args] = asUser(argv, options)
   const child = spawn(file!, args, { cwd: '/', env: environment(options), stdio: [stdin, 'pipe', 'pipe'] })
   let tail = ''
   child.stderr!.setEncoding('utf8').on('data', (text: string) => (tail = (tail + text).slice(-4096)))
@@ -282,7 +298,7 @@ async function stop(child: ChildProcess, closed: Closed): Promise<void> {
   await closed.catch(() => {})
 }
 
-function become(argv: readonly string[], options: ExecOptions): readonly string[] {
+function asUser(argv: readonly string[], options: ExecOptions): readonly string[] {
   if (options.as === undefined || process.getuid?.() !== 0 || options.as === 'root') return argv
   return ['runuser', '-u', options.as, '--', ...argv]
 }

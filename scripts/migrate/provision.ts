@@ -1,5 +1,6 @@
 import type { Cluster } from '../cluster/cluster.ts'
 import { type LoadedHost, openCluster } from '../cluster/open.ts'
+import { migrationsFolder } from '../cluster/profile.ts'
 import { Fail } from '../core/fail.ts'
 import { sectionOf } from './apply.ts'
 import { chooseUp } from './choose.ts'
@@ -7,7 +8,7 @@ import type { Migration } from './file.ts'
 import { readFolder } from './folder.ts'
 import { readLedger } from './ledger.ts'
 import { migrate } from './migrate.ts'
-import { folderOf, migratedDatabases, openScope } from './scope.ts'
+import { migratedDatabases, openScope } from './scope.ts'
 import { versionLines } from './state.ts'
 
 /** A pending migration as a line of a plan; provisioning prints and saves it as it does its own. */
@@ -84,7 +85,7 @@ async function pendingOf(
   cluster: Cluster | undefined,
   database: string,
 ): Promise<Migration[]> {
-  const migrations = await readFolder(await folderOf(loaded, loaded.host.databases[database]!))
+  const migrations = await readFolder(await migrationsFolder(loaded, loaded.host.databases[database]!))
   const client =
     cluster && (await hasDatabase(cluster, database)) ? await cluster.connect(database) : undefined
   try {

@@ -1,9 +1,8 @@
-import { dirname, isAbsolute, join, resolve } from 'node:path'
 import type { Cluster } from '../cluster/cluster.ts'
 import { type LoadedHost, requireCluster } from '../cluster/open.ts'
+import { migrationsFolder } from '../cluster/profile.ts'
 import { assertIdentity } from '../cluster/ready.ts'
 import { Fail } from '../core/fail.ts'
-import { exists } from '../core/file.ts'
 import { didYouMean } from '../core/nearest.ts'
 import { parseDuration } from '../core/quantity.ts'
 import type { DatabaseSpec, Host } from '../host/schema.ts'
@@ -26,9 +25,6 @@ export interface MigrateScope {
 
 /** How long another run is waited for. */
 const WAIT_SECONDS = 60
-
-/** Where the files of this program are. */
-const PROGRAM = join(import.meta.dirname, '../..')
 
 /** Names of the databases whose schema is migrated, in the order of the file. Pure. */
 export function migratedDatabases(host: Host): string[] {
@@ -63,7 +59,7 @@ export function oneDatabase(host: Host, name: string | undefined): string {
 export async function openScope(loaded: LoadedHost, database: string): Promise<MigrateScope> {
   const { host } = loaded
   const spec = host.databases[database]!
-  const dir = await folderOf(loaded, spec)
+  const dir = await migrationsFolder(loaded, spec)
   const migrations = await readFolder(dir)
   const cluster = await requireCluster(host)
   await assertIdentity(cluster)
@@ -71,14 +67,6 @@ export async function openScope(loaded: LoadedHost, database: string): Promise<M
   const milliseconds = Math.round(parseDuration(lockTimeout)! * 1000)
   const options = { role, lockTimeout: `${milliseconds}ms`, tries, waitSeconds: WAIT_SECONDS, mirrorTable }
   return { cluster, database, spec, dir, migrations, options }
-}
-
-/** Where the migrations of a database are. */
-export async function folderOf({ path }: LoadedHost, { migrations }: DatabaseSpec): Promise<string> {
-  const { dir } = migrations!
-  if (isAbsolute(dir)) return dir
-  const beside = resolve(dirname(path), dir)
-  return (await exists(beside)) ? beside : join(PROGRAM, dir)
 }
 
 /** How each version stands; nothing is written. */

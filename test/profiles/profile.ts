@@ -6,6 +6,8 @@ import type { TestServer } from '../support/server.ts'
 /** A profile of conf/, on a server of a test instead of a host's own. */
 export interface Profile {
   run(...args: readonly string[]): Promise<ScriptResult>
+  /** With something for the standard input. */
+  feed(input: string, ...args: readonly string[]): Promise<ScriptResult>
 }
 
 /** Takes what a profile says of roles and databases, and leaves out what only a host has: its cluster, rules and backups. */
@@ -21,5 +23,8 @@ export async function openProfile(server: TestServer, name: string): Promise<Pro
     .replaceAll('"sql/', `"${ROOT}/sql/`)
   const file = join(server.dir, `${name}.toml`)
   await writeFile(file, `${server.header}\n${tables}`)
-  return { run: (...args) => runScript([...args, '-c', file]) }
+  return {
+    run: (...args) => runScript([...args, '-c', file]),
+    feed: (input, ...args) => runScript([...args, '-c', file], { input }),
+  }
 }
