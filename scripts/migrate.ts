@@ -11,6 +11,8 @@ import { brokenIndexes, adopt, migrate, planDown, planUp, rehearseAll, repair } 
 import { newMigration } from './migrate/new.ts'
 import { look, migratedDatabases, type MigrateScope, oneDatabase, openScope } from './migrate/scope.ts'
 import { lineOf, showChanges, showStatus } from './migrate/show.ts'
+import { openSqlite } from './migrate/sqlite.ts'
+import { importSqlite, planImport } from './migrate/sqlite-import.ts'
 import type { Change } from './migrate/apply.ts'
 import { loadHost } from './cluster/open.ts'
 import { migrationsFolder } from './cluster/profile.ts'
@@ -95,6 +97,15 @@ await main({
       common: ['file', 'plan'],
       fails: [...CHANGES, 'verify-failed'],
       run: adoptDatabase,
+    },
+    {
+      name: 'import-sqlite',
+      summary: "move an application's rows from its SQLite file into a database that has the same schema",
+      args: ['<file>'],
+      options: [DATABASE],
+      common: ['file', 'plan'],
+      fails: [...CHANGES, 'verify-failed', 'target-not-empty'],
+      run: importFile,
     },
     {
       name: 'repair',
@@ -251,6 +262,20 @@ async function repairVersion(call: Call): Promise<Outcome> {
   const as = text(call, 'as') as 'applied' | 'pending' | undefined
   const line = await repair(scope, call.args[0]!, { as, planOnly: call.planOnly })
   return { text: `${scope.database}: ${line}`, result: { database: scope.database, line } }
+}
+
+async function importFile(call: Call): Promise<Outcome> {
+  const scope = await oneScope(call)
+  using file = await openSqlite(call.args[0]!)
+  using progress = beginProgress('migrate', call.json)
+  const { tables, versions } = call.planOnly
+    ? await planImport(scope, file)
+    : await importSqlite(scope, file, (table, done, of) => progress.show(`${table}: ${done} of ${of} rows`))
+  const verb = call.planOnly ? 'would be moved' : 'moved, and found equal'
+  return {
+    text: tables.map(({ name, rows }) => `${scope.database}: ${name}: ${rows} rows ${verb}`).join('\n'),
+    result: { database: scope.database, versions, tables },
+  }
 }
 
 async function scopesOf(call: Call): Promise<MigrateScope[]> {

@@ -192,6 +192,10 @@ test('outside of a transaction, and it fails: is seen as half-done, with the ind
   expect((await migrate('status')).stdout).toMatch(/0002 {2}b {2}half-done[^]*! index a_n is invalid/)
   expect(await migrate('up')).toMatchObject({ code: 65 })
   expect((await migrate('repair', '2')).code).toBe(2)
+  expect((await migrate('repair', '2', '--as', 'pending', '--plan')).stdout).toContain(
+    'would be seen as pending',
+  )
+  expect((await migrate('status')).stdout).toContain('half-done')
   await query('delete from a; drop table b')
   expect((await migrate('repair', '2', '--as', 'pending')).stdout).toContain(
     'its invalid index is dropped: a_n',

@@ -27,6 +27,8 @@ export interface Migration {
   readonly down: Section | undefined
   /** What an operator should know before it runs. */
   readonly notes: readonly string[]
+  /** The version of the application's own SQLite files that has the same schema, where it is another one. */
+  readonly sqlite: string | undefined
 }
 
 /** What names of migrations look like; dbmate's, whose versions are times, fit in. */
@@ -72,7 +74,14 @@ export function parseMigration(file: string, content: string): Migration {
     file,
     up: sectionOf(source, up, down?.offset ?? text.length),
     down: down && sectionOf(source, down, text.length),
+    ...remarksOf(text),
+  }
+}
+
+function remarksOf(text: string): Pick<Migration, 'notes' | 'sqlite'> {
+  return {
     notes: [...text.matchAll(/^-- note: *(.*\S)/gm)].map(([, note]) => note!),
+    sqlite: /^-- sqlite: *(\d+) *$/m.exec(text)?.[1],
   }
 }
 

@@ -16,7 +16,7 @@ import {
 import { assertSame, DBMATE_TABLE, openScratch, rehearse, schemaOf } from './scratch.ts'
 import { look, type MigrateScope } from './scope.ts'
 import { flushCommits, openSession } from './session.ts'
-import { versionLines } from './state.ts'
+import { type VersionLine, versionLines } from './state.ts'
 
 /** Told of each change before it is done. */
 export type OnChange = (change: Change, index: number, of: number) => void
@@ -188,24 +188,8 @@ export async function repair(
     })
   }
   const { state, migration, applied } = line
-  if (state === 'half-done') {
-    if (as === undefined) {
-      throw new Fail(
-        'usage',
-        `version ${line.version} is half-done: is it to be seen as applied, or as pending?`,
-        {
-          hint: 'Look at what is there, then say --as applied or --as pending.',
-        },
-      )
-    }
-    const dropped =
-      migration === undefined || as === 'applied' ? [] : await dropInvalidIndexes(client, migration)
-    const mirror = mirrorText(scope.options.mirrorTable, line.version, as === 'applied' ? 'up' : 'down')
-    const note = as === 'applied' ? stateText(applied.version, 'applied') : forgetText(applied.version)
-    await client.query(`begin; ${mirror}; ${note}; commit`)
-    const also = dropped.length === 0 ? '' : `, its invalid index is dropped: ${dropped.join(', ')}`
-    return `version ${line.version} is seen as ${as}${also}`
-  }
+  if (state === 'half-done')
+    return repairHalfDone(client, line, { as, planOnly, mirrorTable: scope.options.mirrorTable })
   if (migration === undefined) {
     throw new Fail(
       'usage',
@@ -227,6 +211,26 @@ export async function repair(
     [applied.version, migration.name, migration.up.checksum, migration.down?.checksum ?? null],
   )
   return `version ${line.version} is noted as ${migration.file} is now`
+}
+
+async function repairHalfDone(
+  client: Client,
+  { version, migration, applied }: VersionLine,
+  { as, planOnly, mirrorTable }: RepairChoice & { readonly mirrorTable: string | undefined },
+): Promise<string> {
+  if (as === undefined) {
+    throw new Fail('usage', `version ${version} is half-done: is it to be seen as applied, or as pending?`, {
+      hint: 'Look at what is there, then say --as applied or --as pending.',
+    })
+  }
+  if (planOnly) return `version ${version} would be seen as ${as}`
+  const dropped =
+    migration === undefined || as === 'applied' ? [] : await dropInvalidIndexes(client, migration)
+  const mirror = mirrorText(mirrorTable, version, as === 'applied' ? 'up' : 'down')
+  const note = as === 'applied' ? stateText(applied!.version, 'applied') : forgetText(applied!.version)
+  await client.query(`begin; ${mirror}; ${note}; commit`)
+  const also = dropped.length === 0 ? '' : `, its invalid index is dropped: ${dropped.join(', ')}`
+  return `version ${version} is seen as ${as}${also}`
 }
 
 /** Indexes of a database that a failed CREATE INDEX CONCURRENTLY left. */

@@ -6,6 +6,8 @@ import type { TestServer } from '../support/server.ts'
 /** A profile of conf/, on a server of a test instead of a host's own. */
 export interface Profile {
   run(...args: readonly string[]): Promise<ScriptResult>
+  /** Tells the process's id when it has begun. */
+  begin(onStart: (pid: number) => void, ...args: readonly string[]): Promise<ScriptResult>
   /** With something for the standard input. */
   feed(input: string, ...args: readonly string[]): Promise<ScriptResult>
 }
@@ -25,6 +27,7 @@ export async function openProfile(server: TestServer, name: string): Promise<Pro
   await writeFile(file, `${server.header}\n${tables}`)
   return {
     run: (...args) => runScript([...args, '-c', file]),
+    begin: (onStart, ...args) => runScript([...args, '-c', file], { onStart }),
     feed: (input, ...args) => runScript([...args, '-c', file], { input }),
   }
 }

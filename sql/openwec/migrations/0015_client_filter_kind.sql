@@ -1,3 +1,4 @@
+-- sqlite: 14
 -- migrate:up
 update subscriptions set client_filter_kind = 'Client' where client_filter_op is not null;
 
