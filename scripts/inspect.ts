@@ -23,7 +23,7 @@ import { findQuery, openProfile, type Profile } from './inspect/profile.ts'
 import { psqlProgram } from './inspect/psql.ts'
 import { ask } from './inspect/query.ts'
 import { type NamedQuery, valuesOf } from './inspect/query-file.ts'
-import { rowObjects, showAnswer, showQueries, showQuestion } from './inspect/show.ts'
+import { oneLine, rowObjects, showAnswer, showQueries, showQuestion } from './inspect/show.ts'
 
 const FAILS: readonly Code[] = [
   'host-file',
@@ -60,7 +60,7 @@ await main({
         { flags: '--count <n>', help: 'end after so many' },
       ],
       common: ['file'],
-      fails: FAILS,
+      fails: [...FAILS, 'server-failed'],
       isService: true,
       run: hear,
     },
@@ -136,6 +136,7 @@ async function hear(call: Call): Promise<Outcome> {
   const count = countOf(call)
   const enough = new AbortController()
   let heard = 0
+  process.stdout.once('error', () => enough.abort()) // nobody reads on
   await listen({
     cluster: await requireCluster(loaded.host),
     database,
@@ -152,7 +153,7 @@ async function hear(call: Call): Promise<Outcome> {
 }
 
 function lineOf({ at, payload }: Heard): string {
-  return `${at.toISOString()} ${payload}`
+  return `${at.toISOString()} ${oneLine(payload)}`
 }
 
 function countOf({ options }: Call): number | undefined {

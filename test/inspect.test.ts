@@ -1,10 +1,10 @@
 import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { optionWord } from '../scripts/inspect/psql.ts'
+import { startListening, WAIT } from './support/listening.ts'
 import { ROOT, runScript } from './support/script.ts'
 import { startServer, type TestServer } from './support/server.ts'
 
@@ -215,6 +215,14 @@ describe('a profile of our own', () => {
     expect((await odd('typed', '7')).stdout.split('\n')[1]).toContain(String.raw`x\u000a\u001by`)
   })
 
+  test('a database that writes times in its own way: they are written as ever, and no day is guessed', async () => {
+    await sql(`alter database lablink_db set datestyle = 'German'`)
+    const { stdout } = await odd('typed', '7', '2026-02-03 00:00Z', '--json')
+    expect(stdout).toContain('"b":"2026-02-03 00:00:00')
+    expect((await odd('typed', '7', '02/03/2026')).stderr).toContain('b is to be of type timestamptz')
+    await sql(`alter database lablink_db reset datestyle`)
+  })
+
   test('a value that is not of its type: is named', async () => {
     expect(await odd('typed', 'seven')).toMatchObject({
       code: 2,
@@ -258,7 +266,7 @@ describe('listen', () => {
     'a server that is restarted: the next change is heard all the same; SIGTERM ends it with 0',
     { timeout: 60_000 },
     async () => {
-      const listening = await startListening(['vm_updates', '--database', 'lablink_db'])
+      const listening = await startListening(file, ['vm_updates', '--database', 'lablink_db'])
       await sql(`update vms set status = 'failed' where id = 1`)
       await expect.poll(() => listening.out(), WAIT).toContain('"status":"failed"')
       await server.cluster.restart()
@@ -272,7 +280,7 @@ describe('listen', () => {
 
   test('--count, --json: a document a line, and then it ends; a hostile name is one', async () => {
     const channel = 'a"; drop table vms; --'
-    const listening = await startListening([channel, '--count', '2', '--json'])
+    const listening = await startListening(file, [channel, '--count', '2', '--json'])
     await sql(`select pg_notify('${channel}', i::text) from generate_series(1, 3) i`)
     expect(await listening.ended).toBe(0)
     const lines = listening.out().trim().split('\n')
@@ -281,6 +289,17 @@ describe('listen', () => {
       { channel, payload: '2' },
     ])
     expect(await sql('select from vms')).toHaveLength(9)
+  })
+
+  test.each([
+    ['no name', ''],
+    ['a name that PostgreSQL would cut off, so that another channel were heard', 'ü'.repeat(32)],
+  ])('%s: is refused', async (_title, channel) => {
+    expect(await inspect('listen', channel)).toMatchObject({
+      code: 2,
+      stdout: '',
+      stderr: expect.stringContaining('the name of a channel has 1 to 63 bytes'),
+    })
   })
 
   test('no server: says so, and ends', async () => {
@@ -319,34 +338,6 @@ describe('psql', () => {
     expect(optionWord(role)).toBe(word)
   })
 })
-
-const WAIT = { timeout: 20_000, interval: 100 }
-
-interface Listening {
-  readonly out: () => string
-  readonly log: () => string
-  readonly ended: Promise<number | null>
-  readonly end: () => Promise<number | null>
-}
-
-/** Begins to listen, and waits until it does. */
-async function startListening(args: readonly string[]): Promise<Listening> {
-  const child = spawn(process.execPath, [join(ROOT, 'scripts/inspect.ts'), 'listen', ...args, '-c', file], {
-    env: { ...process.env, NO_COLOR: '1' },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  let out = ''
-  let log = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text))
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (log += text))
-  const ended = once(child, 'close').then(([code]) => code as number | null)
-  await expect.poll(() => log, WAIT).toContain('listens to')
-  const end = () => {
-    child.kill('SIGTERM')
-    return ended
-  }
-  return { out: () => out, log: () => log, ended, end }
-}
 
 async function runCommand([program, ...args]: readonly string[]): Promise<void> {
   const child = spawn(program!, args, { stdio: ['ignore', 'pipe', 'inherit'] })

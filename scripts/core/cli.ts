@@ -92,7 +92,7 @@ const OVERRIDE = /^[a-z_]+(\.[^.=\s]+)+=/
  */
 export async function main(script: Script): Promise<void> {
   const argv = process.argv.slice(2)
-  const json = argv.includes('--json')
+  const json = ownOf(argv).includes('--json')
   let verbName = ''
   listenForSignals()
   // Not 1, which Node would end with: that is what a check says.
@@ -162,8 +162,9 @@ function listenForSignals(): void {
 }
 
 function parse(script: Script, argv: readonly string[]): { verb: Verb; call: Call } {
-  const overrides = argv.filter((argument) => OVERRIDE.test(argument))
-  const rest = argv.filter((argument) => !OVERRIDE.test(argument))
+  const own = ownOf(argv)
+  const overrides = own.filter((argument) => OVERRIDE.test(argument))
+  const rest = [...own.filter((argument) => !OVERRIDE.test(argument)), ...argv.slice(own.length)]
   let found: { verb: Verb; call: Call } | undefined
   const program = configure(new Command(script.name), script.summary)
   for (const verb of script.verbs) {
@@ -183,6 +184,12 @@ function parse(script: Script, argv: readonly string[]): { verb: Verb; call: Cal
   program.parse([...rest], { from: 'user' })
   if (!found) throw noVerb(script.name, names)
   return found
+}
+
+/** What comes after `--` is a value, or another program's, whatever it looks like. */
+function ownOf(argv: readonly string[]): readonly string[] {
+  const end = argv.indexOf('--')
+  return end === -1 ? argv : argv.slice(0, end)
 }
 
 function noVerb(script: string, names: readonly string[]): Fail {

@@ -220,12 +220,25 @@ export async function flock(descriptor: number): Promise<boolean> {
  */
 export function become(argv: readonly string[], options: ExecOptions): never {
   assertNoNul(argv)
-  const words = asUser(argv, options)
-  const file = process.env['PATH']!.split(':')
-    .map((folder) => (words[0]!.includes('/') ? words[0]! : `${folder}/${words[0]}`))
-    .find((path) => existsSync(path))
-  if (file === undefined) throw new Fail('not-permitted', `cannot run ${words[0]}: it is not installed`)
-  return process.execve!(file, [...words], environment(options))
+  pathOf(argv[0]!)
+  // Node ignores these signals, and what is ignored stays so in the next program: a reader that has seen enough,
+  // such as head, would not end it.
+  const words = ['env', '--default-signal=PIPE,XFSZ', ...asUser(argv, options)]
+  for (const stream of [process.stdout, process.stderr] as readonly Blockable[])
+    stream._handle?.setBlocking?.(true)
+  return process.execve!(pathOf('env'), words, environment(options))
+}
+
+/** Node makes its pipes non-blocking, and so they are for the next program, whose output would break off when one is full. */
+interface Blockable {
+  readonly _handle?: { readonly setBlocking?: (isBlocking: boolean) => void } | null
+}
+
+function pathOf(program: string): string {
+  const folders = program.includes('/') ? [''] : process.env['PATH']!.split(':').map((folder) => `${folder}/`)
+  const path = folders.map((folder) => `${folder}${program}`).find((path) => existsSync(path))
+  if (path === undefined) throw new Fail('not-permitted', `cannot run ${program}: it is not installed`)
+  return path
 }
 
 type Closed = Promise<[number | null, NodeJS.Signals | null]>

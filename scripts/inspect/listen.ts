@@ -33,10 +33,12 @@ const PROBE = 30
 /**
  * Hears the notifications of a channel until it is ended. A connection that is lost is made again, and what was
  * notified meanwhile is lost with it: PostgreSQL keeps a notification for nobody who does not listen (NOTIFY).
- * @throws {Fail} what a first connection throws
+ * A pool of transactions (pgBouncer) gives the session to somebody else after the LISTEN: nothing is heard by it.
+ * @throws {Fail} `usage` for a name that no channel has, and what a connection throws that later attempts do not mend
  */
 export async function listen(listening: Listening): Promise<void> {
   const { signal, channel, cluster } = listening
+  assertChannel(channel)
   for (let attempt = 0, isFirst = true; !signal.aborted;) {
     try {
       const client = await begin(listening)
@@ -50,12 +52,30 @@ export async function listen(listening: Listening): Promise<void> {
       if (why === undefined) return
       log('warning', `inspect: lost the connection to ${cluster.label}: ${why}`)
     } catch (error) {
-      if (isFirst || !(error instanceof Fail) || error.code !== 'server-unreachable') throw error
+      if (isFirst || !passes(error)) throw error
     }
     const pause = PAUSES[Math.min(attempt, PAUSES.length - 1)]!
     attempt += 1
     await sleep(pause * 1000, undefined, { signal }).catch(() => {})
   }
+}
+
+/** PostgreSQL cuts a longer name off (NAMEDATALEN, src/include/pg_config_manual.h), and another channel would be heard. */
+const NAME_BYTES = 63
+
+function assertChannel(channel: string): void {
+  const bytes = Buffer.byteLength(channel)
+  if (bytes > 0 && bytes <= NAME_BYTES) return
+  throw new Fail('usage', `the name of a channel has 1 to ${NAME_BYTES} bytes, this one has ${bytes}`)
+}
+
+/** By SQLSTATE: it is shutting down, or every connection is in use, as when all come back after a restart. */
+const PASSING: ReadonlySet<string> = new Set(['57P01', '57P02', '57P03', '53300'])
+
+function passes(error: unknown): boolean {
+  if (!(error instanceof Fail)) return false
+  const { code } = (error.cause ?? {}) as { code?: string }
+  return error.code === 'server-unreachable' || PASSING.has(code ?? '')
 }
 
 async function begin({ cluster, database, channel, onNotification }: Listening): Promise<Client> {
@@ -68,7 +88,12 @@ async function begin({ cluster, database, channel, onNotification }: Listening):
     return client
   } catch (error) {
     await client.end().catch(() => {})
-    throw new Fail('server-unreachable', `cannot listen to ${channel}: ${messageOf(error)}`, { cause: error })
+    const isRefused = (error as { severity?: string }).severity !== undefined
+    throw new Fail(
+      isRefused ? 'server-failed' : 'server-unreachable',
+      `cannot listen to ${channel}: ${messageOf(error)}`,
+      { cause: error },
+    )
   }
 }
 

@@ -28,6 +28,9 @@ export interface Answer {
 /** A row that somebody else holds is not waited for as long as an answer. */
 const LOCK_TIMEOUT = '5s'
 
+/** What a database or a role has set for itself is not to bend how times are written, nor which day 02/03 is: none. */
+const FORMS = `set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'`
+
 /**
  * Asks a query in a transaction of its own, as the role that owns the tables; one that reads cannot write.
  * One that is to change one row changes nothing when there is none of it, or more.
@@ -35,7 +38,8 @@ const LOCK_TIMEOUT = '5s'
  *   `server-failed`, and what a connection throws
  */
 export function ask({ cluster, profile, query, values, timeoutSeconds }: Question): Promise<Answer> {
-  const setup = `set statement_timeout = ${Math.ceil(timeoutSeconds * 1000)}; set lock_timeout = '${LOCK_TIMEOUT}'`
+  const timeout = Math.ceil(timeoutSeconds * 1000)
+  const setup = `set statement_timeout = ${timeout}; set lock_timeout = '${LOCK_TIMEOUT}'; ${FORMS}`
   return withSession({ cluster, database: profile.database, setup }, async (client) => {
     await client.query(query.effect === 'reads' ? 'begin read only' : 'begin read write')
     if (profile.role !== undefined) await client.query(`set local role ${ident(profile.role)}`)

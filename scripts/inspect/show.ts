@@ -44,12 +44,15 @@ function countText({ effect }: NamedQuery, count: number | null): string {
   return `${rows} ${effect.verb === 'deletes' ? 'deleted' : 'changed'}`
 }
 
-/** On one line, so that a table stays one. */
 function cellText(value: unknown): string {
   if (value === null) return ''
-  const text = typeof value === 'string' ? value : JSON.stringify(value)
+  return oneLine(typeof value === 'string' ? value : JSON.stringify(value))
+}
+
+/** A text that stays on one line, and tells a terminal nothing else than its letters. Pure. */
+export function oneLine(text: string): string {
   return text.replaceAll(
-    /[\p{Cc}\p{Cf}]/gu,
+    /[\p{Cc}\p{Cf}\u2028\u2029]/gu,
     (letter) => `\\u${letter.codePointAt(0)!.toString(16).padStart(4, '0')}`,
   )
 }

@@ -109,6 +109,15 @@ describe('the command line', () => {
     })
   })
 
+  test('what comes after --: is a value, even if it looks like an override or an option', async () => {
+    const { stdout } = await tame('show', 'jumbo', 'host.name=x', '--', 'a.b=c', '--json')
+    expect(JSON.parse(stdout)).toMatchObject({
+      args: ['jumbo', 'a.b=c', '--json'],
+      overrides: ['host.name=x'],
+      json: false,
+    })
+  })
+
   test.each([
     [[], 'a verb is missing: show, check, fail, wait, flood', 'Run: howdah tame --help'],
     [['shwo'], "unknown command 'shwo'", 'Did you mean show?'],
