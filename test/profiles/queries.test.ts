@@ -67,6 +67,23 @@ describe('walt', () => {
     ])
   })
 
+  test('log lines of a stream that somebody forgets meanwhile: are left out, too', async () => {
+    await server.query('walt', `insert into logstreams (id, issuer_mac, name) values (3, 'm1', 'gone')`)
+    const lines = JSON.stringify([
+      { stream: 3, time: 1, line: 'too late' },
+      { stream: 2, time: 1, line: 'in time' },
+    ])
+    await server.withClient('walt', async (client) => {
+      await client.query('begin; delete from logstreams where id = 3')
+      const storing = profiles.get('walt')!.run('inspect', 'query', 'walt', 'insert_logs', lines)
+      const waiting = `select from pg_stat_activity where wait_event_type = 'Lock'`
+      await expect.poll(() => server.query('walt', waiting), { timeout: 20_000 }).toHaveLength(1)
+      await client.query('commit')
+      expect(await storing).toMatchObject({ code: 0, stdout: '1 row changed\n' })
+    })
+    await server.query('walt', 'delete from logs where stream_id = 2')
+  })
+
   test('devices, streams, logs: are found', async () => {
     expect(await rows('walt', 'devices')).toHaveLength(2)
     expect(await rows('walt', 'devices', 'switch')).toMatchObject([{ mac: 'm2', conf: {} }])
