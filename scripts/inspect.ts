@@ -1,6 +1,6 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/howdah" "$0" "$@"'
 /**
- * Looks into the databases of a host: questions that have names, notifications, psql.
+ * Looks into the databases of a host: questions that have names, tables, notifications, psql.
  *
  *     howdah inspect query lablink -c conf/lablink.toml
  *
@@ -18,6 +18,7 @@ import { type Code, Fail } from './core/fail.ts'
 import { interrupted } from './core/interrupt.ts'
 import { parseDuration } from './core/quantity.ts'
 import { didYouMean } from './core/nearest.ts'
+import { listTables, showTable, showTables, tablesNamed } from './inspect/list.ts'
 import { type Heard, listen } from './inspect/listen.ts'
 import { findQuery, openProfile, type Profile } from './inspect/profile.ts'
 import { psqlProgram } from './inspect/psql.ts'
@@ -36,7 +37,7 @@ const FAILS: readonly Code[] = [
 
 await main({
   name: 'inspect',
-  summary: 'ask named queries, listen to notifications, open psql',
+  summary: 'ask named queries, list tables, listen to notifications, open psql',
   example: 'howdah inspect query lablink -c conf/lablink.toml',
   verbs: [
     {
@@ -50,6 +51,14 @@ await main({
       common: ['file', 'plan', 'allow'],
       fails: [...FAILS, 'server-failed', 'hazard-refused', 'plan-impossible', 'lock-held', 'backup-failed'],
       run: query,
+    },
+    {
+      name: 'list',
+      summary: 'say which tables a profile has, or what belongs to one of them',
+      args: ['<profile>', '[table]'],
+      common: ['file'],
+      fails: [...FAILS, 'server-failed'],
+      run: list,
     },
     {
       name: 'listen',
@@ -128,6 +137,16 @@ function assertAllowed({ allow }: Call, { name, effect }: NamedQuery): void {
   throw new Fail('hazard-refused', `${name} deletes rows`, {
     hint: 'Look at --plan, then say --allow deletes-data.',
   })
+}
+
+async function list(call: Call): Promise<Outcome> {
+  const loaded = await loadHost(call.file, call.overrides)
+  const [profile, wanted] = call.args
+  const database = profileDatabase(loaded.host, profile!)
+  const tables = await listTables(await requireCluster(loaded.host), database)
+  if (wanted === undefined) return { text: showTables(tables), result: { database, tables } }
+  const found = tablesNamed(tables, wanted)
+  return { text: found.map(showTable).join('\n\n'), result: { database, tables: found } }
 }
 
 async function hear(call: Call): Promise<Outcome> {
