@@ -189,7 +189,7 @@ export async function repair(
   }
   const { state, migration, applied } = line
   if (state === 'half-done')
-    return repairHalfDone(client, line, { as, planOnly, mirrorTable: scope.options.mirrorTable })
+    return await repairHalfDone(client, line, { as, planOnly, mirrorTable: scope.options.mirrorTable })
   if (migration === undefined) {
     throw new Fail(
       'usage',

@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -290,7 +291,8 @@ describe('schedule notify', () => {
   )
 })
 
-describe('schedule check', () => {
+// With systemd it looks at the timers, too, and these jobs have none: see test/journeys.
+describe.skipIf(existsSync('/run/systemd/system'))('schedule check', () => {
   test.each<[Partial<JobState>, string, number]>([
     [{}, 'never ran', 0],
     [{ lastSuccess: new Date().toISOString() }, 'ok', 0],
