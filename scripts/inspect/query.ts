@@ -21,7 +21,7 @@ export interface Answer {
   readonly columns: readonly string[]
   /** Documents are objects; times, and what JavaScript would round, are texts as the server writes them. */
   readonly rows: readonly (readonly unknown[])[]
-  /** Rows that were read or changed; of TRUNCATE null, which the server does not count. */
+  /** Rows that were read or changed; null where the server counts none, as of TRUNCATE. */
   readonly count: number | null
 }
 
@@ -82,13 +82,13 @@ async function checkValues(
   }
 }
 
-function answerOf({ fields, rows, rowCount, command }: QueryArrayResult): Answer {
+function answerOf({ fields, rows, rowCount }: QueryArrayResult): Answer {
   return {
     columns: fields.map(({ name }) => name),
     rows: (rows as unknown[][]).map((row) =>
       row.map((value, index) => valueOf(value, fields[index]!.dataTypeID)),
     ),
-    count: command === 'TRUNCATE' ? null : rowCount,
+    count: rowCount,
   }
 }
 

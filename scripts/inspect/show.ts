@@ -40,7 +40,8 @@ export function rowObjects({ columns, rows }: Answer): Record<string, unknown>[]
 function countText({ effect }: NamedQuery, count: number | null): string {
   const rows = count === 1 ? '1 row' : `${count} rows`
   if (effect === 'reads') return rows
-  if (count === null) return 'emptied; TRUNCATE fires no trigger of a row, so nobody was notified'
+  if (effect.verb === 'empties') return 'emptied; TRUNCATE fires no trigger of a row, so nobody was notified'
+  if (count === null) return 'done'
   return `${rows} ${effect.verb === 'deletes' ? 'deleted' : 'changed'}`
 }
 

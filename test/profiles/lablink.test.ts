@@ -55,3 +55,32 @@ test('a status that nobody knows: is stored, and reported', async () => {
   await query(`insert into vms (hostname, status) values ('vm-2', 'on fire')`)
   expect(await query('select hostname from vms_of_unknown_status')).toEqual([{ hostname: 'vm-2' }])
 })
+
+test('audit: nothing is noted until that is wanted; then who changed what, without the key to a desktop', async () => {
+  const inspect = (...args: string[]) => profile.run('inspect', 'query', 'lablink', ...args)
+  const changes = `insert into vms (hostname, status, crd_command) values ('vm-3', 'available', 'code=4/secret');
+    update vms set status = 'in-use', crd_command = null where hostname = 'vm-3'; delete from vms where hostname = 'vm-3'`
+  await query(changes)
+  expect(await query('select from vm_audit')).toEqual([])
+  expect(await inspect('audit_on')).toMatchObject({ code: 0, stdout: 'done\n' })
+  await query(changes)
+  await query('truncate vms')
+  expect(await inspect('audit_off')).toMatchObject({ code: 0 })
+  await query(changes)
+  const { stdout } = await inspect('audit', '--json')
+  const { rows } = (JSON.parse(stdout) as { result: { rows: unknown[] } }).result
+  const by = { by_role: server.cluster.superuser, hostname: 'vm-3' }
+  expect(rows).toMatchObject([
+    { what: 'TRUNCATE', hostname: null, before: null, after: null },
+    { ...by, what: 'DELETE', before: { status: 'in-use' }, after: null },
+    {
+      ...by,
+      what: 'UPDATE',
+      before: { status: 'available', has_crd_command: true },
+      after: { status: 'in-use', has_crd_command: false },
+    },
+    { ...by, what: 'INSERT', before: null, after: { hostname: 'vm-3', status: 'available' } },
+  ])
+  expect(stdout).not.toContain('secret')
+  expect((await inspect('audit', 'vm-4')).stdout).toContain('0 rows')
+})
