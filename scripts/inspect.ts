@@ -10,7 +10,7 @@
 import process from 'node:process'
 import { text as textOf } from 'node:stream/consumers'
 import { backupBefore } from './backup/before.ts'
-import { loadHost, requireCluster } from './cluster/open.ts'
+import { type LoadedHost, loadHost, requireCluster } from './cluster/open.ts'
 import { profileDatabase } from './cluster/profile.ts'
 import { type Call, main, type Outcome } from './core/cli.ts'
 import { become } from './core/exec.ts'
@@ -22,9 +22,9 @@ import { listTables, showTable, showTables, tablesNamed } from './inspect/list.t
 import { type Heard, listen } from './inspect/listen.ts'
 import { findQuery, openProfile, type Profile } from './inspect/profile.ts'
 import { psqlProgram } from './inspect/psql.ts'
-import { ask } from './inspect/query.ts'
+import { ask, isCounted, type Question } from './inspect/query.ts'
 import { type NamedQuery, valuesOf } from './inspect/query-file.ts'
-import { oneLine, rowObjects, showAnswer, showQueries, showQuestion } from './inspect/show.ts'
+import { countText, oneLine, rowObjects, showAnswer, showQueries, showQuestion } from './inspect/show.ts'
 
 const FAILS: readonly Code[] = [
   'host-file',
@@ -92,24 +92,36 @@ async function query(call: Call): Promise<Outcome> {
   const named = findQuery(profile, name)
   const timeoutSeconds = secondsOf(call)
   const values = valuesOf(named, [...args, ...(await fromInput(call))])
-  if (call.planOnly) {
-    const backup = named.needsBackup
-      ? await backupBefore(loaded, profile.database, { planOnly: true, json: call.json })
-      : undefined
-    const first = backup === undefined ? '' : `a backup by the job ${backup.job} first\n`
-    return {
-      text: `${first}${showQuestion(named, values)}`,
-      result: { sql: named.sql, values, backup: backup?.job ?? null },
-    }
-  }
+  const question = { profile, query: named, values, timeoutSeconds }
+  if (call.planOnly) return planQuery(loaded, question, call.json)
   assertAllowed(call, named)
   const cluster = await requireCluster(loaded.host)
   if (named.needsBackup) await backupBefore(loaded, profile.database, { planOnly: false, json: call.json })
-  const answer = await ask({ cluster, profile, query: named, values, timeoutSeconds })
+  const answer = await ask({ cluster, ...question })
   return {
     text: showAnswer(named, answer),
     result: { columns: answer.columns, rows: rowObjects(answer), count: answer.count },
   }
+}
+
+/** What a query would do, and to how many rows: it is done and taken back, where the server counts them. */
+async function planQuery(
+  loaded: LoadedHost,
+  question: Omit<Question, 'cluster'>,
+  json: boolean,
+): Promise<Outcome> {
+  const { profile, query, values } = question
+  const lines: string[] = []
+  const backup = query.needsBackup
+    ? await backupBefore(loaded, profile.database, { planOnly: true, json })
+    : undefined
+  if (backup) lines.push(`a backup by the job ${backup.job} first`)
+  lines.push(showQuestion(query, values))
+  const count = isCounted(query)
+    ? (await ask({ cluster: await requireCluster(loaded.host), ...question, isRehearsal: true })).count
+    : null
+  if (count !== null) lines.push(`would be: ${countText(query, count)}`)
+  return { text: lines.join('\n'), result: { sql: query.sql, values, backup: backup?.job ?? null, count } }
 }
 
 function listQueries(profile: Profile): Outcome {

@@ -100,12 +100,23 @@ describe('query', () => {
     ])
   })
 
-  test('--plan: says the statement and its values, and changes nothing', async () => {
-    const { code, stdout } = await query('delete', 'vm-1', '--plan')
-    expect({ code, stdout }).toMatchObject({
-      code: 0,
-      stdout: expect.stringContaining('$1 hostname text = vm-1\n'),
+  test('--plan: says the statement, its values and to how many rows it were done; nothing is changed, nobody notified', async () => {
+    const heard: unknown[] = []
+    await server.withClient('lablink_db', async (client) => {
+      client.on('notification', (notification) => heard.push(notification))
+      await client.query('listen vm_updates')
+      const { code, stdout } = await query('mark_failed', 'vm-1', '--plan')
+      expect({ code, stdout }).toMatchObject({
+        code: 0,
+        stdout: expect.stringContaining('$1 hostname text = vm-1\n'),
+      })
+      expect(stdout).toMatch(/\nwould be: 1 row changed\n$/)
+      await client.query('select 1')
     })
+    expect(heard).toEqual([])
+    expect(await sql(`select from vms where status = 'failed'`)).toHaveLength(1)
+    expect((await query('delete', 'vm-1', '--plan')).stdout).toMatch(/\nwould be: 1 row deleted\n$/)
+    expect(await query('delete', 'vm-99', '--plan')).toMatchObject({ code: 42, stdout: '' })
     const cleared = await query('clear', '--plan')
     expect(cleared.stdout).toMatch(/^a backup by the job lablink first\nclear: empties\n/)
     expect(await sql('select from vms')).toHaveLength(9)

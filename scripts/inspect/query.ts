@@ -14,6 +14,8 @@ export interface Question {
   /** In the order of its parameters. */
   readonly values: readonly (string | null)[]
   readonly timeoutSeconds: number
+  /** What it did is taken back. */
+  readonly isRehearsal?: boolean
 }
 
 /** What a query gave. */
@@ -37,7 +39,8 @@ const FORMS = `set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'`
  * @throws {Fail} `usage` for a value that is not of its type, `plan-impossible` when not one row is changed,
  *   `server-failed`, and what a connection throws
  */
-export function ask({ cluster, profile, query, values, timeoutSeconds }: Question): Promise<Answer> {
+export function ask(question: Question): Promise<Answer> {
+  const { cluster, profile, query, values, timeoutSeconds, isRehearsal } = question
   const timeout = Math.ceil(timeoutSeconds * 1000)
   const setup = `set statement_timeout = ${timeout}; set lock_timeout = '${LOCK_TIMEOUT}'; ${FORMS}`
   return withSession({ cluster, database: profile.database, setup }, async (client) => {
@@ -46,9 +49,14 @@ export function ask({ cluster, profile, query, values, timeoutSeconds }: Questio
     await checkValues(client, query, values)
     const answer = answerOf(await client.query(await statement(client, query, values)))
     if (query.effect !== 'reads' && query.effect.rows === 'one') assertOne(query, answer)
-    await client.query('commit')
+    await client.query(isRehearsal ? 'rollback' : 'commit') // what is taken back notifies nobody
     return answer
   })
+}
+
+/** Whether it changes rows that the server counts, and holds nothing up while it does. Pure. */
+export function isCounted({ effect, sql }: NamedQuery): boolean {
+  return effect !== 'reads' && /^(insert|update|delete|merge|with)\b/i.test(sql)
 }
 
 /** By the extended protocol, which takes one statement only. Its parameters have their types by PREPARE. */

@@ -37,7 +37,8 @@ export function rowObjects({ columns, rows }: Answer): Record<string, unknown>[]
   return rows.map((row) => Object.fromEntries(columns.map((column, index) => [column, row[index]])))
 }
 
-function countText({ effect }: NamedQuery, count: number | null): string {
+/** `1 row changed`. Pure. */
+export function countText({ effect }: NamedQuery, count: number | null): string {
   const rows = count === 1 ? '1 row' : `${count} rows`
   if (effect === 'reads') return rows
   if (effect.verb === 'empties') return 'emptied; TRUNCATE fires no trigger of a row, so nobody was notified'
