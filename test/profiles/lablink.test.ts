@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Table } from '../../scripts/inspect/list.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { openProfile, type Profile } from './profile.ts'
 
@@ -28,6 +29,45 @@ test('provisioned from nothing: nothing is pending, and every version goes up, d
     'vms_status_email_idx',
     'vms_status_idx',
   ])
+})
+
+test('the table: has the columns and keys that LabLink writes to', async () => {
+  const { stdout } = await profile.run('inspect', 'list', 'lablink', 'vms', '--json')
+  const [vms] = (JSON.parse(stdout) as { result: { tables: Table[] } }).result.tables
+  expect(vms!.owner).toBe('lablink')
+  expect(
+    vms!.columns.map(({ name, type, isNullable, default: value }) => [name, type, isNullable, value]),
+  ).toEqual([
+    ['id', 'integer', false, `nextval('public.vms_id_seq'::regclass)`],
+    ['hostname', 'character varying(255)', false, null],
+    ['email', 'character varying(255)', true, null],
+    ['status', 'character varying(50)', false, null],
+    ['crd_command', 'text', true, null],
+    ['created_at', 'timestamp without time zone', true, 'now()'],
+    ['updated_at', 'timestamp without time zone', true, 'now()'],
+  ])
+  expect(vms!.constraints.map(({ definition }) => definition)).toEqual([
+    'PRIMARY KEY (id)',
+    'UNIQUE (hostname)',
+  ])
+})
+
+test.each([
+  ['a person', `email = 'p7@lab.org'`, 'vms_email_idx'],
+  ['a status that few have', `status = 'failed'`, 'vms_status_idx'],
+  ['both', `status = 'in-use' and email = 'p7@lab.org'`, /vms_(status_)?email_idx/],
+])('100,000 machines: %s is looked up by an index', async (_title, condition, index) => {
+  const plan = await server.withClient('lablink_db', async (client) => {
+    await client.query(`begin; alter table vms disable trigger vm_update_trigger;
+      insert into vms (hostname, email, status)
+        select 'many-' || i, 'p' || i % 5000 || '@lab.org', case when i % 1000 = 0 then 'failed' else 'in-use' end
+        from generate_series(1, 100000) i;
+      analyze vms`)
+    const { rows } = await client.query(`explain select * from vms where ${condition}`)
+    await client.query('rollback')
+    return JSON.stringify(rows)
+  })
+  expect(plan).toMatch(index)
 })
 
 test('LISTEN: each insert and update is told, and a command that is too long for NOTIFY is cut, not refused', async () => {

@@ -1,4 +1,4 @@
-import { readdir } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ROOT } from '../support/script.ts'
@@ -169,6 +169,21 @@ describe('xtelem', () => {
     expect(await rows('xtelem', 'not_ingested')).toMatchObject([{ origin_host: 'icc', ingested_at: null }])
     expect(await rows('xtelem', 'not_ingested', 'aoc')).toEqual([])
   })
+})
+
+test('the newest of each device: of many messages only few are read', async () => {
+  await server.query(
+    'xtelem',
+    `insert into telem (ts, device, msg) select timestamptz '2026-05-01 00:00Z' + i * interval '1 second', 'bulk', '{}' from generate_series(1, 50000) i;
+     analyze telem`,
+  )
+  const text = await readFile(join(ROOT, 'sql/xtelem/queries/newest.sql'), 'utf8')
+  const [plan] = await server.query<{ 'QUERY PLAN': [{ Plan: { 'Shared Hit Blocks': number } }] }>(
+    'xtelem',
+    `explain (analyze, buffers, format json) ${text}`,
+  )
+  expect(plan!['QUERY PLAN'][0].Plan['Shared Hit Blocks']).toBeLessThan(100)
+  expect(await rows('xtelem', 'newest')).toHaveLength(4)
 })
 
 test('every query of these profiles was asked', async () => {
