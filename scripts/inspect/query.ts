@@ -36,6 +36,9 @@ const FORMS = `set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'`
 /**
  * Asks a query in a transaction of its own, as the role that owns the tables; one that reads cannot write.
  * One that is to change one row changes nothing when there is none of it, or more.
+ *
+ * SET ROLE guards against mistakes only: a function of that role can RESET ROLE, and is the superuser then (SET
+ * ROLE). Whoever owns a database of which the superuser asks something is trusted.
  * @throws {Fail} `usage` for a value that is not of its type, `plan-impossible` when not one row is changed,
  *   `server-failed`, and what a connection throws
  */
