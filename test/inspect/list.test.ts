@@ -1,8 +1,8 @@
-import { writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Table } from '../../scripts/inspect/list.ts'
-import { ROOT, runScript } from '../support/script.ts'
+import { runScript } from '../support/script.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 
 let server: TestServer
@@ -11,16 +11,15 @@ let file: string
 beforeAll(async () => {
   server = await startServer()
   file = join(server.dir, 'host.toml')
+  const folder = join(server.dir, 'sql/shop/migrations')
+  await mkdir(folder, { recursive: true })
+  await writeFile(join(folder, '0001_none.sql'), '-- migrate:up\nselect 1;\n-- migrate:down\n')
   const owner = `[roles."o'wner"]\n[databases.shop]\nowner = "o'wner"\n`
-  await writeFile(
-    file,
-    `${server.header}\n${owner}[databases.shop.migrations]\ndir = "${ROOT}/sql/lablink/migrations"\n`,
-  )
+  await writeFile(file, `${server.header}\n${owner}[databases.shop.migrations]\ndir = "${folder}"\n`)
   expect(await runScript(['provision', 'apply', '--yes', '-c', file])).toMatchObject({ code: 0 })
   await server.query(
     'shop',
-    `drop table vms cascade;
-     set role "o'wner";
+    `set role "o'wner";
      create schema "odd schema";
      create table "odd schema"."a.b" (
        "x""y" bigint generated always as identity primary key,
