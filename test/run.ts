@@ -8,7 +8,7 @@
  *
  * Root without debootstrap, systemd-container or Ceph's packages (for a real S3 server) gets them by apt-get.
  *
- * Servers of majors 13 and 18 are installed into .node/servers beside the one that is there;
+ * Servers of majors 13, 17 and 18 are installed into .node/servers beside the one that is there;
  * HOWDAH_TEST_MAJORS=16,17 names more.
  *
  * Ends with a line `N passed, N failed`, in which each check counts as one test.

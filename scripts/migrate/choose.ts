@@ -60,6 +60,22 @@ export function chooseDown(lines: readonly VersionLine[], to: string | undefined
   return going.map(({ migration }) => migration!)
 }
 
+/**
+ * Asserts that migrations can be applied on a major of PostgreSQL. Pure.
+ * @throws {Fail} `plan-impossible`
+ */
+export function assertMajor(migrations: readonly Migration[], major: number): void {
+  const beyond = migrations.find(({ requires }) => requires !== undefined && requires > major)
+  if (beyond === undefined) return
+  throw new Fail(
+    'plan-impossible',
+    `${beyond.file} requires PostgreSQL ${beyond.requires} or newer, and this is ${major}`,
+    {
+      hint: `Name a newer major in the host file: [postgres] major = ${beyond.requires}`,
+    },
+  )
+}
+
 function lineOf(lines: readonly VersionLine[], version: string): VersionLine {
   const found = /^\d+$/.test(version)
     ? lines.find((line) => BigInt(line.version) === BigInt(version))

@@ -29,6 +29,10 @@ export interface Migration {
   readonly notes: readonly string[]
   /** The version of the application's own SQLite files that has the same schema, where it is another one. */
   readonly sqlite: string | undefined
+  /** A query that says whether a database without a ledger has what this one makes. */
+  readonly probe: string | undefined
+  /** The oldest major of PostgreSQL on which it can be applied. */
+  readonly requires: number | undefined
 }
 
 /** What names of migrations look like; dbmate's, whose versions are times, fit in. */
@@ -78,10 +82,13 @@ export function parseMigration(file: string, content: string): Migration {
   }
 }
 
-function remarksOf(text: string): Pick<Migration, 'notes' | 'sqlite'> {
+function remarksOf(text: string): Pick<Migration, 'notes' | 'sqlite' | 'probe' | 'requires'> {
+  const requires = /^-- requires: *(\d+) *$/m.exec(text)?.[1]
   return {
     notes: [...text.matchAll(/^-- note: *(.*\S)/gm)].map(([, note]) => note!),
     sqlite: /^-- sqlite: *(\d+) *$/m.exec(text)?.[1],
+    probe: /^-- probe: *(.*\S)/m.exec(text)?.[1],
+    requires: requires === undefined ? undefined : Number(requires),
   }
 }
 

@@ -2,8 +2,7 @@ import type { Client } from 'pg'
 import { Fail } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
 import { applyChange, assertRole, type Change, dropInvalidIndexes, invalidIndexes } from './apply.ts'
-import { chooseDown, chooseUp, type UpChoice } from './choose.ts'
-import type { Migration } from './file.ts'
+import { assertMajor, chooseDown, chooseUp, type UpChoice } from './choose.ts'
 import {
   forgetText,
   makeLedger,
@@ -13,7 +12,8 @@ import {
   readLedger,
   stateText,
 } from './ledger.ts'
-import { assertSame, DBMATE_TABLE, openScratch, rehearse, schemaOf } from './scratch.ts'
+import { notedBefore } from './probe.ts'
+import { assertSame, comparable, openScratch, rehearse, schemaOf } from './scratch.ts'
 import { look, type MigrateScope } from './scope.ts'
 import { flushCommits, openSession } from './session.ts'
 import { type VersionLine, versionLines } from './state.ts'
@@ -23,7 +23,9 @@ export type OnChange = (change: Change, index: number, of: number) => void
 
 /** What `up` would run; nothing is written. */
 export async function planUp(scope: MigrateScope, choice: UpChoice): Promise<Change[]> {
-  return chooseUp(await look(scope), choice).map((migration) => ({ migration, direction: 'up' }))
+  const chosen = chooseUp(await look(scope), choice)
+  assertMajor(chosen, scope.cluster.major)
+  return chosen.map((migration) => ({ migration, direction: 'up' }))
 }
 
 /** What `down` would run; nothing is written. */
@@ -50,6 +52,7 @@ export async function migrate(
   const lines = versionLines(migrations, await readLedger(client))
   const chosen = wanted.direction === 'up' ? chooseUp(lines, wanted.choice) : chooseDown(lines, wanted.to)
   if (chosen.length === 0) return []
+  if (wanted.direction === 'up') assertMajor(chosen, cluster.major)
   await makeLedger(client)
   if (options.mirrorTable !== undefined) await client.query(mirrorTableText(options.mirrorTable))
   const changes = chosen.map((migration): Change => ({ migration, direction: wanted.direction }))
@@ -72,6 +75,7 @@ export async function migrate(
  * @throws {Fail} `migration-failed`, `verify-failed`
  */
 export async function rehearseAll(scope: MigrateScope): Promise<void> {
+  assertMajor(scope.migrations, scope.cluster.major)
   await using _session = await openSession(scope.cluster, scope.database, scope.options)
   await using scratch = await openScratch(scope)
   await rehearse(scratch, scope.migrations)
@@ -79,7 +83,7 @@ export async function rehearseAll(scope: MigrateScope): Promise<void> {
 
 /** How a database is taken over. */
 export interface AdoptChoice {
-  /** The one whose schema it has; default: those that dbmate has noted. */
+  /** The one whose schema it has; default: what another program has noted, or what the probes of the files find. */
   readonly version: string | undefined
   /** Without comparing the schemas. */
   readonly isTrusted: boolean
@@ -107,16 +111,17 @@ export async function adopt(
   }
   const noted =
     version === undefined
-      ? await notedByDbmate(client, migrations)
+      ? await notedBefore(client, migrations, options.mirrorTable)
       : chooseUp(versionLines(migrations, []), { to: version })
   const changes = noted.map((migration): Change => ({ migration, direction: 'up' }))
   if (!isTrusted) {
     await using scratch = await openScratch(scope)
     await scratch.run(changes)
+    const last = noted.at(-1)?.version ?? '0'
     assertSame(
-      await scratch.schema(),
-      await schemaOf(cluster, database),
-      `database ${database} has not the schema of version ${version}`,
+      comparable(await scratch.schema()),
+      comparable(await schemaOf(cluster, database, options.mirrorTable)),
+      `database ${database} has not the schema of version ${last}`,
     )
   }
   if (planOnly) return changes
@@ -128,34 +133,6 @@ export async function adopt(
   )
   await client.query(`begin; ${notes.join('; ')}; commit`)
   return changes
-}
-
-/** The migrations that dbmate has applied: it notes their versions as they stand in the names of files. */
-async function notedByDbmate(client: Client, migrations: readonly Migration[]): Promise<Migration[]> {
-  const { rows: found } = await client.query<{ there: boolean }>(
-    `select to_regclass('public.${DBMATE_TABLE}') is not null as there`,
-  )
-  if (!found[0]!.there) {
-    throw new Fail(
-      'usage',
-      `which version has the schema of this database? It has no "${DBMATE_TABLE}" of dbmate's`,
-      {
-        hint: 'Say it: howdah migrate adopt VERSION',
-      },
-    )
-  }
-  const { rows } = await client.query<{ version: string }>(
-    `select version from public.${DBMATE_TABLE} order by 1`,
-  )
-  const known = new Set(rows.map(({ version }) => version))
-  const unknown = rows.find(({ version }) => !migrations.some((migration) => migration.version === version))
-  if (unknown) {
-    throw new Fail(
-      'migration-diverged',
-      `dbmate has applied version ${unknown.version}, and there is no file of it`,
-    )
-  }
-  return migrations.filter(({ version }) => known.has(version))
 }
 
 /** How a version is repaired. */

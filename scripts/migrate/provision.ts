@@ -3,7 +3,7 @@ import { type LoadedHost, openCluster } from '../cluster/open.ts'
 import { migrationsFolder } from '../cluster/profile.ts'
 import { Fail } from '../core/fail.ts'
 import { sectionOf } from './apply.ts'
-import { chooseUp } from './choose.ts'
+import { assertMajor, chooseUp } from './choose.ts'
 import type { Migration } from './file.ts'
 import { readFolder } from './folder.ts'
 import { readLedger } from './ledger.ts'
@@ -63,7 +63,7 @@ export async function planMigrations(
 }
 
 // What is wrong with the files, as opposed to the server.
-const OWN = new Set<string>(['migration-invalid', 'migration-diverged', 'file-unreadable'])
+const OWN = new Set<string>(['migration-invalid', 'migration-diverged', 'file-unreadable', 'plan-impossible'])
 
 /**
  * Runs all pending migrations of a host file, database after database.
@@ -89,7 +89,9 @@ async function pendingOf(
   const client =
     cluster && (await hasDatabase(cluster, database)) ? await cluster.connect(database) : undefined
   try {
-    return chooseUp(versionLines(migrations, client ? await readLedger(client) : []))
+    const pending = chooseUp(versionLines(migrations, client ? await readLedger(client) : []))
+    assertMajor(pending, cluster?.major ?? loaded.host.postgres.major ?? Infinity)
+    return pending
   } finally {
     await client?.end()
   }

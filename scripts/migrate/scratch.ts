@@ -78,7 +78,7 @@ export async function openScratch(scope: ScratchScope): Promise<Scratch> {
   return {
     name,
     run: (changes) => runThere(scope, name, changes),
-    schema: () => schemaOf(cluster, name),
+    schema: () => schemaOf(cluster, name, options.mirrorTable),
     [Symbol.asyncDispose]: drop,
   }
 }
@@ -96,15 +96,39 @@ async function runThere(
   }
 }
 
-/** A database's schema as text, without Howdah's own; the same for the same schema. */
-export async function schemaOf(cluster: Cluster, database: string): Promise<string> {
-  const without = ['--exclude-schema=howdah', `--exclude-table=public.${DBMATE_TABLE}`]
+/**
+ * A database's schema as text, without what only notes versions; the same for the same schema.
+ * @param mirrorTable where an application looks for them
+ */
+export async function schemaOf(
+  cluster: Cluster,
+  database: string,
+  mirrorTable: string | undefined,
+): Promise<string> {
+  const tables = [`public.${DBMATE_TABLE}`, ...(mirrorTable === undefined ? [] : [mirrorTable])]
+  const patterns = tables.map((table) => `--exclude-table=${table.split('.').map(ident).join('.')}`)
+  const without = ['--exclude-schema=howdah', ...patterns]
   const { argv, options } = clientProgram(cluster, 'pg_dump', database, ['--schema-only', ...without])
   const { stdout } = await run(argv, options)
   // A random word of each dump, and what says when and by what it was made.
   return stdout
     .split('\n')
     .filter((line) => !/^\\(un)?restrict |^-- (Dumped|Started|Completed)|^$|^--$/.test(line))
+    .join('\n')
+}
+
+/**
+ * A schema in which only what matters differs: neither how foreign keys are called, which a column keeps that was
+ * renamed, nor the order, which follows their names. Pure.
+ */
+export function comparable(schema: string): string {
+  return schema
+    .split('\n')
+    .filter((line) => !line.startsWith('-- '))
+    .map((line) => line.replace(/ADD CONSTRAINT (?:"(?:[^"]|"")+"|\S+) FOREIGN KEY/, 'ADD FOREIGN KEY'))
+    .join('\n')
+    .split(/(?<=;)\n/)
+    .toSorted()
     .join('\n')
 }
 

@@ -20,8 +20,8 @@ const VERSIONS: Readonly<Record<number, string>> = {
   18: '18.4.0-beta.17',
 }
 
-/** The oldest and the newest that are supported; what lies between them has little that neither has. */
-const ALWAYS = [13, 18]
+/** The oldest and the newest that are supported, and what Debian 13 has. */
+const ALWAYS = [13, 17, 18]
 
 /** Programs of one major. */
 export interface Bindir {
@@ -41,7 +41,7 @@ export async function bindirs(): Promise<Bindir[]> {
 }
 
 /**
- * Majors that are wanted and not there: 13 and 18, and those of HOWDAH_TEST_MAJORS, such as `16,17`.
+ * Majors that are wanted and not there: 13, 17 and 18, and those of HOWDAH_TEST_MAJORS, such as `16,17`.
  * @throws {Fail} `usage` when it names one that there is no package of
  */
 export async function missingMajors(named = process.env['HOWDAH_TEST_MAJORS'] ?? ''): Promise<number[]> {

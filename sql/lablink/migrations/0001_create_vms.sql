@@ -1,3 +1,4 @@
+-- requires: 13
 -- migrate:up
 create table vms (
   id serial primary key,

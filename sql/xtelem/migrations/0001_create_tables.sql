@@ -1,3 +1,4 @@
+-- requires: 14
 -- migrate:up
 create table telem (
   ts timestamptz not null,
