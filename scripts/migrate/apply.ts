@@ -17,12 +17,20 @@ export interface Change {
 /**
  * Runs one migration, and notes it in the ledger in the same transaction. One that must not run in a transaction
  * is noted as begun before, so that its death is seen.
+ * @param attempt how often it was tried, with this time
  * @throws {Fail} `migration-failed`, with file, line and column; the database is as it was, or the ledger says
  *   that it is half-done
  */
-export async function applyChange(client: Client, change: Change, options: RunOptions): Promise<void> {
+export async function applyChange(
+  client: Client,
+  change: Change,
+  options: RunOptions,
+  attempt = 1,
+): Promise<void> {
   const section = sectionOf(change)
-  await (section.transaction ? inTransaction(client, change, options) : oneByOne(client, change, options))
+  await (section.transaction
+    ? inTransaction(client, change, options, attempt)
+    : oneByOne(client, change, options))
   await cleanSession(client)
 }
 
@@ -31,28 +39,52 @@ export function sectionOf({ migration, direction }: Change): Section {
   return direction === 'up' ? migration.up : migration.down!
 }
 
-// The server runs a text of many statements in one round trip.
-async function inTransaction(client: Client, change: Change, options: RunOptions): Promise<void> {
+/**
+ * A transaction of one change and of its row in the ledger, which the server runs in one round trip, and where the
+ * migration's own text begins in it. Pure.
+ */
+export function changeText(
+  change: Change,
+  options: RunOptions,
+): { readonly text: string; readonly begins: number } {
   const { migration, direction } = change
-  const section = sectionOf(change)
   const begin = beginText(options)
   const note = direction === 'up' ? noteText(migration, 'applied') : forgetText(migration.version)
   const mirror = mirrorText(options.mirrorTable, migration.version, direction)
-  const text = `${begin}${section.text}\n; reset role; ${mirror}; ${note}; commit`
-  for (let attempt = 1; ; attempt++) {
+  const text = `${begin}${sectionOf(change).text}\n; reset role; ${mirror}; ${note}; commit;`
+  return { text, begins: begin.length }
+}
+
+async function inTransaction(
+  client: Client,
+  change: Change,
+  options: RunOptions,
+  first: number,
+): Promise<void> {
+  const { text, begins } = changeText(change, options)
+  for (let attempt = first; ; attempt++) {
     try {
       await client.query(text)
       return
     } catch (error) {
-      await client.query('rollback')
-      if (!isLockTimeout(error) || attempt >= options.tries) throw failure(change, error, begin.length)
-      log(
-        'notice',
-        `migrate: ${migration.file}: no lock within ${options.lockTimeout}, try ${attempt + 1} of ${options.tries}`,
-      )
-      await sleep(Math.min(attempt, 10) * 500, undefined, { signal: interrupted })
+      await client.query('rollback').catch(() => {}) // of a session that is lost, too
+      if (!isLockTimeout(error) || attempt >= options.tries) {
+        const offset = offsetOf(text, error)
+        throw failure(change, error, offset === undefined ? undefined : offset - begins)
+      }
+      await waitForLock(change, attempt + 1, options)
     }
   }
+}
+
+/** Waits before a change is tried again that did not get a lock. */
+export async function waitForLock(
+  { migration }: Change,
+  attempt: number,
+  { lockTimeout, tries }: RunOptions,
+): Promise<void> {
+  log('notice', `migrate: ${migration.file}: no lock within ${lockTimeout}, try ${attempt} of ${tries}`)
+  await sleep(Math.min(attempt - 1, 10) * 500, undefined, { signal: interrupted })
 }
 
 async function oneByOne(client: Client, change: Change, options: RunOptions): Promise<void> {
@@ -67,7 +99,8 @@ async function oneByOne(client: Client, change: Change, options: RunOptions): Pr
       if (options.role !== undefined) await client.query(`set role ${ident(options.role)}`)
       await client.query(text)
     } catch (error) {
-      const fail = failure(change, error, -offset)
+      const at = offsetOf(text, error)
+      const fail = failure(change, error, at === undefined ? undefined : at + offset)
       const done =
         index === 0
           ? 'none of its statements is done'
@@ -111,7 +144,8 @@ export async function dropInvalidIndexes(client: Client, migration: Migration): 
   return left.map(({ name }) => name)
 }
 
-function isLockTimeout(error: unknown): boolean {
+/** Whether a statement gave way to who held a lock. */
+export function isLockTimeout(error: unknown): boolean {
   return (error as { code?: string }).code === '55P03'
 }
 
@@ -122,13 +156,27 @@ interface ServerError {
   readonly hint?: string
 }
 
-/** @param skipped how many characters stood before the section in what was sent; less than 0: how many of it did not */
-function failure({ migration, direction }: Change, error: unknown, skipped: number): Fail {
+/** Where in a text that was sent an error is, in UTF-16 units; the server counts characters, from 1. Pure. */
+export function offsetOf(text: string, error: unknown): number | undefined {
+  const { position } = error as ServerError
+  if (position === undefined) return undefined
+  let offset = 0
+  for (let left = Number(position) - 1; left > 0 && offset < text.length; left--) {
+    offset += text.codePointAt(offset)! > 0xff_ff ? 2 : 1
+  }
+  return offset
+}
+
+/**
+ * What is told of a change that failed. Pure.
+ * @param offset where in its section; behind the end of it: the end is what is wrong
+ */
+export function failure({ migration, direction }: Change, error: unknown, offset: number | undefined): Fail {
   const section = sectionOf({ migration, direction })
-  const { position, code, detail, hint } = error as ServerError
-  const at = position === undefined ? undefined : Number(position) - 1 - skipped
+  const { code, detail, hint } = error as ServerError
+  const at = offset === undefined ? undefined : Math.min(offset, section.text.trimEnd().length)
   const statement = at === undefined ? undefined : section.statements.findLast(({ offset }) => offset <= at)
-  const place = at === undefined || at > section.text.length ? undefined : lineAt(section.text, at)
+  const place = at === undefined ? undefined : lineAt(section.text, at)
   const where =
     place === undefined
       ? migration.file

@@ -1,7 +1,7 @@
 import type { Client } from 'pg'
 import { Fail } from '../core/fail.ts'
-import { interrupted } from '../core/interrupt.ts'
-import { applyChange, assertRole, type Change, dropInvalidIndexes, invalidIndexes } from './apply.ts'
+import { assertRole, type Change, dropInvalidIndexes, invalidIndexes } from './apply.ts'
+import { applyAll } from './batch.ts'
 import { assertMajor, chooseDown, chooseUp, type UpChoice } from './choose.ts'
 import {
   forgetText,
@@ -57,11 +57,9 @@ export async function migrate(
   if (options.mirrorTable !== undefined) await client.query(mirrorTableText(options.mirrorTable))
   const changes = chosen.map((migration): Change => ({ migration, direction: wanted.direction }))
   try {
-    for (const [index, change] of changes.entries()) {
-      interrupted.throwIfAborted()
-      onChange(change, index, changes.length)
-      await applyChange(client, change, options)
-    }
+    await applyAll(session, changes, options, (change) =>
+      onChange(change, changes.indexOf(change), changes.length),
+    )
   } catch (error) {
     await flushCommits(client).catch(() => {}) // a session that is lost tells nobody of anything
     throw error

@@ -1,7 +1,6 @@
 import type { Cluster } from '../cluster/cluster.ts'
 import { type LoadedHost, requireCluster } from '../cluster/open.ts'
 import { migrationsFolder } from '../cluster/profile.ts'
-import { assertIdentity } from '../cluster/ready.ts'
 import { Fail } from '../core/fail.ts'
 import { didYouMean } from '../core/nearest.ts'
 import { parseDuration } from '../core/quantity.ts'
@@ -9,7 +8,7 @@ import type { DatabaseSpec, Host } from '../host/schema.ts'
 import type { Migration } from './file.ts'
 import { readFolder } from './folder.ts'
 import { readLedger } from './ledger.ts'
-import type { RunOptions } from './session.ts'
+import { connectTo, type RunOptions } from './session.ts'
 import { type VersionLine, versionLines } from './state.ts'
 
 /** A database whose schema is migrated. */
@@ -54,7 +53,7 @@ export function oneDatabase(host: Host, name: string | undefined): string {
 
 /**
  * Everything that is known of a database before it is connected to.
- * @throws {Fail} `cluster-mismatch`, `file-unreadable`, `migration-invalid`
+ * @throws {Fail} `cluster-mismatch` when there is none, `file-unreadable`, `migration-invalid`
  */
 export async function openScope(loaded: LoadedHost, database: string): Promise<MigrateScope> {
   const { host } = loaded
@@ -62,7 +61,6 @@ export async function openScope(loaded: LoadedHost, database: string): Promise<M
   const dir = await migrationsFolder(loaded, spec)
   const migrations = await readFolder(dir)
   const cluster = await requireCluster(host)
-  await assertIdentity(cluster)
   const { role = spec.owner, lock_timeout: lockTimeout, tries, mirror_table: mirrorTable } = spec.migrations!
   const milliseconds = Math.round(parseDuration(lockTimeout)! * 1000)
   const options = { role, lockTimeout: `${milliseconds}ms`, tries, waitSeconds: WAIT_SECONDS, mirrorTable }
@@ -71,7 +69,7 @@ export async function openScope(loaded: LoadedHost, database: string): Promise<M
 
 /** How each version stands; nothing is written. */
 export async function look({ cluster, database, migrations }: MigrateScope): Promise<VersionLine[]> {
-  const client = await cluster.connect(database)
+  const client = await connectTo(cluster, database)
   try {
     return versionLines(migrations, await readLedger(client))
   } finally {

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Client } from 'pg'
 import type { Cluster } from '../cluster/cluster.ts'
+import { assertIdentity, assertIdentityOf } from '../cluster/ready.ts'
 import { ident } from '../cluster/sql.ts'
 import { Fail } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
@@ -23,6 +24,8 @@ export interface RunOptions {
 /** The sessions of one run: one works, and one holds the lock that keeps other runs away. */
 export interface MigrateSession extends AsyncDisposable {
   readonly client: Client
+  /** Ends what the client runs: its query fails. */
+  cancel(): Promise<void>
 }
 
 // Any number will do, as long as nobody else uses it: `howdah` in ASCII. Such a lock is one of its database.
@@ -39,13 +42,53 @@ export async function openSession(
   options: Pick<RunOptions, 'waitSeconds'>,
 ): Promise<MigrateSession> {
   await using opened = new AsyncDisposableStack()
-  const holder = await cluster.connect(database, { applicationName: 'howdah migrate: lock' })
-  opened.defer(() => holder.end())
+  const connect = async (applicationName: string) => {
+    const client = await connectTo(cluster, database, applicationName)
+    opened.defer(() => client.end())
+    return client
+  }
+  const both = await Promise.allSettled([connect('howdah migrate: lock'), connect('howdah migrate')])
+  const [holder, client] = both.map((one) => valueOf(one)) as [Client, Client]
   await takeLock(holder, database, options.waitSeconds)
-  const client = await cluster.connect(database, { applicationName: 'howdah migrate' })
-  opened.defer(() => client.end())
+  const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid')
   const kept = opened.move()
-  return { client, [Symbol.asyncDispose]: () => kept.disposeAsync() }
+  return {
+    client,
+    async cancel() {
+      await holder.query('select pg_cancel_backend($1)', [rows[0]!.pid])
+    },
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  }
+}
+
+/**
+ * A session of a database of the cluster that is meant, not of another one on its port.
+ * @throws {Fail} `cluster-mismatch`, what a connection throws
+ */
+export async function connectTo(
+  cluster: Cluster,
+  database: string,
+  applicationName = 'howdah migrate',
+): Promise<Client> {
+  const client = await cluster.connect(database, { applicationName }).catch(async (error: unknown) => {
+    await assertIdentity(cluster).catch((other: unknown) => {
+      throw other instanceof Fail && other.code === 'cluster-mismatch' ? other : error
+    })
+    throw error
+  })
+  try {
+    await assertIdentityOf(client, cluster)
+    return client
+  } catch (error) {
+    await client.end()
+    throw error
+  }
+}
+
+// All have ended before one is thrown, so that none is left open.
+function valueOf<T>(settled: PromiseSettledResult<T>): T {
+  if (settled.status === 'fulfilled') return settled.value
+  throw settled.reason
 }
 
 async function takeLock(holder: Client, database: string, waitSeconds: number): Promise<void> {
@@ -81,6 +124,11 @@ export function beginText({ role, lockTimeout }: Pick<RunOptions, 'role' | 'lock
 export async function flushCommits(client: Client): Promise<void> {
   await client.query(`select pg_logical_emit_message(true, 'howdah', '')`)
 }
+
+/** What DISCARD ALL does, in words that may stand in a message with others (its page of the manual lists them). */
+export const CLEAN_TEXT =
+  'begin; close all; set session authorization default; reset all; deallocate all; unlisten *; ' +
+  'select pg_advisory_unlock_all(); discard plans; discard temp; discard sequences; commit; '
 
 /** Leaves nothing of one migration in the session for the next one. */
 export async function cleanSession(client: Client): Promise<void> {
