@@ -10,14 +10,19 @@
 import { brokenIndexes, adopt, migrate, planDown, planUp, rehearseAll, repair } from './migrate/migrate.ts'
 import { newMigration } from './migrate/new.ts'
 import { look, migratedDatabases, type MigrateScope, oneDatabase, openScope } from './migrate/scope.ts'
+import { planMigrations, runMigrations } from './migrate/provision.ts'
+import { planReset, type ResetLevel, runReset, showReset } from './migrate/reset.ts'
 import { lineOf, showChanges, showStatus } from './migrate/show.ts'
 import { openSqlite } from './migrate/sqlite.ts'
 import { importSqlite, planImport } from './migrate/sqlite-import.ts'
 import type { Change } from './migrate/apply.ts'
-import { loadHost } from './cluster/open.ts'
+import { backupBefore } from './backup/before.ts'
+import { type LoadedHost, loadHost, requireCluster } from './cluster/open.ts'
 import { migrationsFolder } from './cluster/profile.ts'
 import { type Call, main, type OptionSpec, type Outcome } from './core/cli.ts'
 import { type Code, Fail } from './core/fail.ts'
+import type { Change as ProvisionChange } from './plan/change.ts'
+import { applyHost, planHost, type Scope } from './plan/provision.ts'
 import { beginProgress } from './core/progress.ts'
 
 const FAILS: readonly Code[] = [
@@ -97,6 +102,21 @@ await main({
       common: ['file', 'plan'],
       fails: [...CHANGES, 'verify-failed'],
       run: adoptDatabase,
+    },
+    {
+      name: 'reset',
+      summary: 'empty a database, or make its schema or all of it anew, after a backup',
+      options: [
+        DATABASE,
+        {
+          flags: '--level <n>',
+          help: '1: no rows; 2: tables made anew; 3: database and its roles made anew',
+          choices: ['1', '2', '3'],
+        },
+      ],
+      common: ['file', 'plan', 'allow'],
+      fails: [...CHANGES, 'hazard-refused', 'server-failed', 'backup-failed'],
+      run: reset,
     },
     {
       name: 'import-sqlite',
@@ -262,6 +282,61 @@ async function repairVersion(call: Call): Promise<Outcome> {
   const as = text(call, 'as') as 'applied' | 'pending' | undefined
   const line = await repair(scope, call.args[0]!, { as, planOnly: call.planOnly })
   return { text: `${scope.database}: ${line}`, result: { database: scope.database, line } }
+}
+
+async function reset(call: Call): Promise<Outcome> {
+  const loaded = await loadHost(call.file, call.overrides)
+  const database = oneDatabase(loaded.host, text(call, 'database'))
+  const level = text(call, 'level') as ResetLevel | undefined
+  if (level === undefined) {
+    throw new Fail('usage', 'how far? --level is missing', {
+      hint: '1 empties the tables, 2 makes them anew, 3 the database and its roles, too.',
+    })
+  }
+  const cluster = await requireCluster(loaded.host)
+  const scope = provisionScope(loaded, call.overrides)
+  if (level !== '1') await assertCanMakeAnew(scope)
+  const planned = await planReset(cluster, loaded.host, { database, level })
+  const before = (planOnly: boolean) => backupBefore(loaded, database, { planOnly, json: call.json })
+  const backup = planned.isThere ? await before(call.planOnly || !call.allow.has('deletes-data')) : undefined
+  const then = level === '1' ? [] : ['then what the host file wants is made: howdah provision apply']
+  const first = backup === undefined ? [] : [`first a backup by the job ${backup.job}`]
+  const lines = [...first, showReset(planned), ...then].filter(Boolean)
+  if (!call.planOnly) {
+    if (!call.allow.has('deletes-data')) {
+      throw new Fail('hazard-refused', `a reset of ${database} deletes all of its rows`, {
+        hint: 'Look at --plan, then say --allow deletes-data.',
+      })
+    }
+    await runReset(cluster, planned)
+    if (level !== '1') await applyHost(scope, { allow: new Set() })
+  }
+  const { steps, stays } = planned
+  return {
+    text: call.planOnly ? lines.join('\n') : [`${database}: reset`, ...stays].join('\n'),
+    result: { database, level, backup: backup ?? null, steps, stays },
+  }
+}
+
+/** What is dropped is made by provisioning: nothing may stand in its way. */
+async function assertCanMakeAnew(scope: Scope): Promise<void> {
+  const { planned } = await planHost(scope)
+  const impossible = planned.findings.find(({ level }) => level === 'impossible')
+  const hazards = planned.changes.flatMap(({ hazards }) => hazards)
+  if (impossible === undefined && hazards.length === 0) return
+  throw new Fail(
+    'plan-impossible',
+    `nothing was dropped, for it could not be made anew: ${impossible?.text ?? `other changes need consent for ${hazards.join(', ')}`}`,
+    { hint: 'Bring the host in line first: howdah provision plan' },
+  )
+}
+
+function provisionScope(loaded: LoadedHost, overrides: readonly string[]): Scope {
+  const migrations = {
+    plan: () => planMigrations(loaded),
+    run: (onDone: (change: ProvisionChange) => void) => runMigrations(loaded, onDone),
+  }
+  return { loaded, overrides, only: undefined, migrations }
 }
 
 async function importFile(call: Call): Promise<Outcome> {

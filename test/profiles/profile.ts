@@ -12,8 +12,10 @@ export interface Profile {
   feed(input: string, ...args: readonly string[]): Promise<ScriptResult>
 }
 
-/** Takes what a profile says of roles and databases, and leaves out what only a host has: its cluster, rules and backups. */
-export async function openProfile(server: TestServer, name: string): Promise<Profile> {
+/** Takes what a profile says of roles and databases, and leaves out what only a host has: its cluster, rules and backups.
+ * @param more tables that a test adds
+ */
+export async function openProfile(server: TestServer, name: string, more = ''): Promise<Profile> {
   const text = await readFile(join(ROOT, `conf/${name}.toml`), 'utf8')
   const from = text.indexOf(text.includes('[tablespaces.') ? '[tablespaces.' : '[roles.')
   const to = text.indexOf('[store.')
@@ -23,8 +25,8 @@ export async function openProfile(server: TestServer, name: string): Promise<Pro
     .replaceAll(/^location = "/gm, `location = "${server.dir}/spaces`)
     .replaceAll(/^mount = .*\n/gm, '')
     .replaceAll('"sql/', `"${ROOT}/sql/`)
-  const file = join(server.dir, `${name}.toml`)
-  await writeFile(file, `${server.header}\n${tables}`)
+  const file = join(server.dir, `${name}${more === '' ? '' : '-more'}.toml`)
+  await writeFile(file, `${server.header}\n${tables}\n${more}`)
   return {
     run: (...args) => runScript([...args, '-c', file]),
     begin: (onStart, ...args) => runScript([...args, '-c', file], { onStart }),
