@@ -1,8 +1,10 @@
 import { readText } from '../core/file.ts'
 import { parseHost } from '../host/host.ts'
+import { readPersonal } from '../host/personal.ts'
 import type { Host } from '../host/schema.ts'
 import type { Cluster } from './cluster.ts'
 import { openDebian } from './debian.ts'
+import { hostOfPersonal } from './personal.ts'
 import { openPrivate } from './private.ts'
 import { openRemote } from './remote.ts'
 import { Fail } from '../core/fail.ts'
@@ -15,9 +17,9 @@ export interface LoadedHost {
 }
 
 /**
- * Reads and checks a host file.
+ * Reads and checks a host file, or what stands for one: a file of `xtelemdb`.
  * @param overrides `a.b=value` arguments
- * @throws {Fail} `file-unreadable`, `host-file` with every problem at once
+ * @throws {Fail} `file-unreadable`, `host-file` with every problem at once; what {@link hostOfPersonal} throws
  */
 export async function loadHost(path: string, overrides: readonly string[] = []): Promise<LoadedHost> {
   const text = await readText(path).catch((error: unknown) => {
@@ -27,7 +29,10 @@ export async function loadHost(path: string, overrides: readonly string[] = []):
       cause: error,
     })
   })
-  return { host: parseHost(text, { path, overrides }), text, path }
+  const personal = readPersonal(text)
+  if (personal === undefined) return { host: parseHost(text, { path, overrides }), text, path }
+  const own = await hostOfPersonal(personal, path)
+  return { host: parseHost(own, { path, overrides }), text: own, path }
 }
 
 /**

@@ -23,12 +23,14 @@ export async function runScript(
     env?: Record<string, string>
     input?: string
     uid?: number
+    gid?: number
     onStart?: (pid: number, output: () => string) => void
   } = {},
 ): Promise<ScriptResult> {
   const child = spawn(process.execPath, [join(ROOT, 'scripts', `${name}.ts`), ...args], {
     env: { ...process.env, NO_COLOR: '1', ...options.env },
     ...(options.uid !== undefined && { uid: options.uid }),
+    ...(options.gid !== undefined && { gid: options.gid }),
   })
   let stdout = ''
   let stderr = ''

@@ -1,0 +1,70 @@
+import { describe, expect, test } from 'vitest'
+import { parseHost } from '../../scripts/host/host.ts'
+import { readPersonal } from '../../scripts/host/personal.ts'
+
+const AROUND = { folder: '/home/ada/.local/share/howdah/xtelem', major: 16, bindir: '/opt/conda/envs/db/bin' }
+
+// As such a file is written for a copy of one's own: which files to read, and who one is.
+const FILE = `data_dirs = [
+    "/mnt/archive/aoc/logs",
+    "/mnt/archive/aoc/telem",
+]
+[database]
+user = "ada"
+`
+
+describe('a file of xtelemdb', () => {
+  test('as it stands: is a cluster of its own, without roles', () => {
+    const file = readPersonal(FILE)!
+    expect(file).toMatchObject({ user: 'ada', database: 'xtelem', isHere: true })
+    const host = parseHost(file.toHost(AROUND))
+    expect(host.postgres).toMatchObject({
+      kind: 'private',
+      major: 16,
+      bindir: AROUND.bindir,
+      data_dir: `${AROUND.folder}/data`,
+      socket_dir: `${AROUND.folder}/socket`,
+      superuser: 'ada',
+    })
+    expect(host.roles).toEqual({})
+    expect(host.databases['xtelem']).toMatchObject({ migrations: { dir: 'sql/xtelem/migrations' } })
+    expect(host.host.state_dir).toBe(`${AROUND.folder}/state`)
+  })
+
+  test.each([
+    ['another host', 'host = "aoc"\n', 'postgres://ada@aoc:5432/xtelem'],
+    [
+      'its port, and a name that a URL does not take',
+      'host = "aoc"\nport = 5433\ndatabase = "x/y"\n',
+      'postgres://ada@aoc:5433/x%2Fy',
+    ],
+  ])('%s: is that database', (_title, lines, url) => {
+    const file = readPersonal(`${FILE}${lines}password_file = "/run/secret"\n`)!
+    expect(file.isHere).toBe(false)
+    const { postgres } = parseHost(file.toHost(AROUND))
+    expect(postgres).toMatchObject({ kind: 'remote', url, password: { file: '/run/secret' } })
+  })
+
+  test.each(['host = "localhost"', 'host = "127.0.0.1"\nport = 5444'])('%j: is here', (lines) => {
+    const file = readPersonal(`${FILE}${lines}\n`)!
+    expect(file.isHere).toBe(true)
+    expect(parseHost(file.toHost(AROUND)).postgres.port).toBe(lines.includes('5444') ? 5444 : 5432)
+  })
+
+  test('names with quotes and backslashes: are themselves', () => {
+    const file = readPersonal(`[database]\nuser = 'a"\\b'\ndatabase = "d'\\"x"\n`)!
+    const host = parseHost(file.toHost(AROUND))
+    expect([host.postgres.superuser, Object.keys(host.databases)]).toEqual(['a"\\b', [`d'"x`]])
+  })
+
+  test.each([
+    ['a host file', 'format = 1\n[host]\nname = "x"\n[postgres]\nmajor = 15\n'],
+    ['a host file without its format', '[host]\nname = "x"\n[postgres]\nmajor = 15\n'],
+    ['nothing', ''],
+    ['no TOML', 'data_dirs = ['],
+    ['another program', '[database]\nuser = "x"\nengine = "mysql"\n'],
+    ['a key of a wrong type', 'data_dirs = "x"\n'],
+  ])('%s: is none', (_title, text) => {
+    expect(readPersonal(text)).toBeUndefined()
+  })
+})
