@@ -9,6 +9,7 @@
  */
 import { brokenIndexes, adopt, migrate, planDown, planUp, rehearseAll, repair } from './migrate/migrate.ts'
 import { newMigration } from './migrate/new.ts'
+import { newProfile } from './migrate/new-profile.ts'
 import { look, migratedDatabases, type MigrateScope, oneDatabase, openScope } from './migrate/scope.ts'
 import { planMigrations, runMigrations } from './migrate/provision.ts'
 import { planReset, type ResetLevel, runReset, showReset } from './migrate/reset.ts'
@@ -93,6 +94,14 @@ await main({
       common: ['file', 'plan'],
       fails: ['host-file', 'file-unreadable'],
       run: makeNew,
+    },
+    {
+      name: 'new-profile',
+      summary: 'make the files of a new profile in the checkout: host file, migration, query, test',
+      args: ['<name>'],
+      common: ['plan'],
+      fails: ['file-unreadable', 'not-permitted'],
+      run: makeProfile,
     },
     {
       name: 'adopt',
@@ -259,6 +268,12 @@ async function makeNew(call: Call): Promise<Outcome> {
   const dir = await migrationsFolder(loaded, loaded.host.databases[database]!)
   const path = await newMigration(dir, call.args[0]!, call.planOnly)
   return { text: `${call.planOnly ? '+' : 'made'} ${path}`, result: { path } }
+}
+
+async function makeProfile({ args, planOnly }: Call): Promise<Outcome> {
+  const paths = await newProfile(args[0]!, planOnly)
+  const rows = paths.map((path) => `${planOnly ? '+' : 'made'} ${path}`)
+  return { text: rows.join('\n'), result: { paths } }
 }
 
 async function adoptDatabase(call: Call): Promise<Outcome> {

@@ -19,7 +19,7 @@ test('sql/README.md: the profile it shows is provisioned, and goes up, down and 
   await writeFile(file, `${server.header}\n${blocks('toml')[0]!.replace('sql/books/migrations', folder)}`)
 
   expect(await runScript(['provision', 'apply', '--yes', '-c', file])).toMatchObject({ code: 0 })
-  expect(await runScript(['migrate', 'up', '-c', file])).toMatchObject({ code: 0 })
+  expect(await runScript(['migrate', 'check', '-c', file])).toMatchObject({ code: 0 })
   expect(await runScript(['migrate', 'up', '--scratch', '-c', file])).toMatchObject({ code: 0 })
   expect(await server.query('books', 'select count(*)::int as count from book')).toEqual([{ count: 0 }])
 
