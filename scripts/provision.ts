@@ -19,6 +19,7 @@ import { planMigrations, runMigrations } from './migrate/provision.ts'
 import type { Change } from './plan/change.ts'
 import { exportHost } from './plan/export.ts'
 import { applyHost, type HostPlan, planHost, type Scope } from './plan/provision.ts'
+import { type DatabaseMode, modesOf, showModes } from './plan/mode.ts'
 import { readPlan, savePlan } from './plan/saved.ts'
 import { showChange, showFinding, showPlan } from './plan/show.ts'
 
@@ -88,7 +89,7 @@ async function plan(call: Call): Promise<Outcome> {
   const made = await planHost(scope)
   const out = call.options['out']
   if (typeof out === 'string') await savePlan(out, made.origin, made.planned)
-  return outcomeOf(made, call)
+  return outcomeOf(made, call, modesOf(scope.loaded.host, made.planned))
 }
 
 async function apply(call: Call): Promise<Outcome> {
@@ -105,13 +106,19 @@ async function apply(call: Call): Promise<Outcome> {
       call.yes || call.json || !canAsk() || askYes(`${showPlan(made.planned)}\nDo it?`),
   })
   const seconds = (performance.now() - begun) / 1000
+  const modes = modesOf(scope.loaded.host, { changes })
   const sum =
     changes.length === 0
       ? 'nothing to do'
-      : `${changes.length} ${changes.length === 1 ? 'change' : 'changes'} in ${formatDuration(seconds)}`
+      : `${changes.length} ${changes.length === 1 ? 'change' : 'changes'} in ${formatDuration(seconds)}${foundText(modes)}`
   return {
     text: [...changes.map(showChange), ...findings.map(showFinding), sum].join('\n'),
-    result: { changes: changes.map(({ steps: _steps, ...change }) => change), findings, seconds },
+    result: {
+      changes: changes.map(({ steps: _steps, ...change }) => change),
+      findings,
+      databases: modes,
+      seconds,
+    },
   }
 }
 
@@ -134,6 +141,11 @@ async function exportToml(call: Call): Promise<Outcome> {
   return { text: text.trimEnd(), result: parseToml(text) }
 }
 
+/** On the line of the sum. */
+function foundText(modes: readonly DatabaseMode[]): string {
+  return modes.length === 0 ? '' : `; ${showModes(modes)}`
+}
+
 async function scopeOf(call: Call): Promise<Scope> {
   if (call.only?.length === 0) {
     throw new Fail('usage', '--only names no kind', { hint: 'Leave it out to look at everything.' })
@@ -146,12 +158,17 @@ async function scopeOf(call: Call): Promise<Scope> {
   return { loaded, overrides: call.overrides, only: call.only, migrations }
 }
 
-function outcomeOf({ planned, note }: HostPlan, call: Call): Outcome {
-  const text = [showPlan(planned, call.options['steps'] === true), ...(note ? [note] : [])].join('\n')
+function outcomeOf({ planned, note }: HostPlan, call: Call, modes: readonly DatabaseMode[]): Outcome {
+  const found = planned.changes.length === 0 ? '' : foundText(modes)
+  const text = [showPlan(planned, call.options['steps'] === true, found), ...(note ? [note] : [])].join('\n')
   // Nor is it as the host file says where nothing can be done about it, or where nobody could look.
   const isAsWanted =
     planned.changes.length === 0 &&
     planned.findings.every(({ level }) => level !== 'impossible') &&
     note === undefined
-  return { text, result: { ...planned, note }, ok: call.options['check'] !== true || isAsWanted }
+  return {
+    text,
+    result: { ...planned, databases: modes, note },
+    ok: call.options['check'] !== true || isAsWanted,
+  }
 }

@@ -6,13 +6,17 @@ import { hazardsOf } from './saved.ts'
 const SYMBOLS = { create: '+', alter: '~', drop: '-' } as const
 const COLOURS = { create: 'green', alter: 'yellow', drop: 'red' } as const
 
-/** A plan for people: a line a change, the findings, and a sum. `withSteps` shows what runs, too. */
-export function showPlan(planned: Planned, withSteps = false): string {
+/**
+ * A plan for people: a line a change, the findings, and a sum.
+ * @param withSteps shows what runs, too
+ * @param found what was found, for the line of the sum
+ */
+export function showPlan(planned: Planned, withSteps = false, found = ''): string {
   const { changes, findings } = planned
   return [
     ...changes.flatMap((change) => [showChange(change), ...(withSteps ? change.steps.map(showStep) : [])]),
     ...findings.map(showFinding),
-    summary(planned),
+    `${summary(planned)}${found}`,
     ...hazardsOf(changes).map(showHazard),
   ].join('\n')
 }
