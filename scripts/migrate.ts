@@ -17,13 +17,12 @@ import { lineOf, showChanges, showStatus } from './migrate/show.ts'
 import { openSqlite } from './migrate/sqlite.ts'
 import { importSqlite, planImport } from './migrate/sqlite-import.ts'
 import type { Change } from './migrate/apply.ts'
-import { backupBefore } from './backup/before.ts'
 import { type LoadedHost, loadHost, requireCluster } from './cluster/open.ts'
 import { migrationsFolder } from './cluster/profile.ts'
 import { type Call, main, type OptionSpec, type Outcome } from './core/cli.ts'
 import { type Code, Fail } from './core/fail.ts'
 import type { Change as ProvisionChange } from './plan/change.ts'
-import { applyHost, planHost, type Scope } from './plan/provision.ts'
+import type { Scope } from './plan/provision.ts'
 import { beginProgress } from './core/progress.ts'
 
 const FAILS: readonly Code[] = [
@@ -308,6 +307,9 @@ async function reset(call: Call): Promise<Outcome> {
       hint: '1 empties the tables, 2 makes them anew, 3 the database and its roles, too.',
     })
   }
+  // These take longer to load than most migrations take to run.
+  const { backupBefore } = await import('./backup/before.ts')
+  const { applyHost } = await import('./plan/provision.ts')
   const cluster = await requireCluster(loaded.host)
   const scope = provisionScope(loaded, call.overrides)
   if (level !== '1') await assertCanMakeAnew(scope)
@@ -335,6 +337,7 @@ async function reset(call: Call): Promise<Outcome> {
 
 /** What is dropped is made by provisioning: nothing may stand in its way. */
 async function assertCanMakeAnew(scope: Scope): Promise<void> {
+  const { planHost } = await import('./plan/provision.ts')
   const { planned } = await planHost(scope)
   const impossible = planned.findings.find(({ level }) => level === 'impossible')
   const hazards = planned.changes.flatMap(({ hazards }) => hazards)

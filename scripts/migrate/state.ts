@@ -43,16 +43,14 @@ export interface VersionLine {
 
 /** Compares a folder with a ledger, by version. Pure. */
 export function versionLines(migrations: readonly Migration[], ledger: readonly Applied[]): VersionLine[] {
-  const numbers = new Set([...migrations, ...ledger].map(({ version }) => BigInt(version)))
-  const newest = ledger.reduce(
-    (highest, { version }) => (BigInt(version) > highest ? BigInt(version) : highest),
-    -1n,
-  )
-  return [...numbers]
+  const files = new Map(migrations.map((migration) => [BigInt(migration.version), migration]))
+  const rows = new Map(ledger.map((applied) => [BigInt(applied.version), applied]))
+  const newest = [...rows.keys()].reduce((highest, number) => (number > highest ? number : highest), -1n)
+  return [...new Set([...files.keys(), ...rows.keys()])]
     .toSorted((a, b) => (a < b ? -1 : 1))
     .map((number) => {
-      const migration = migrations.find(({ version }) => BigInt(version) === number)
-      const applied = ledger.find(({ version }) => BigInt(version) === number)
+      const migration = files.get(number)
+      const applied = rows.get(number)
       const { version, name } = migration ?? applied!
       return { version, name, state: stateOf(migration, applied, newest), migration, applied }
     })
