@@ -67,7 +67,10 @@ export function mirrorText(table: string | undefined, version: string, direction
     : `delete from ${name} where version = ${number}`
 }
 
-/** Makes the table of {@link mirrorText} where it is not there. Pure. */
-export function mirrorTableText(table: string): string {
-  return `create table if not exists ${table.split('.').map(ident).join('.')} (version bigint primary key)`
+/** Makes the table of {@link mirrorText} where it is not there; it belongs to the application, which reads it. Pure. */
+export function mirrorTableText(table: string, role: string | undefined): string {
+  const name = table.split('.').map(ident).join('.')
+  const owner = role === undefined ? '' : `alter table ${name} owner to ${ident(role)};`
+  const make = `create table ${name} (version bigint primary key); ${owner}`
+  return `do ${literal(`begin if to_regclass(${literal(name)}) is null then ${make} end if; end`)}`
 }

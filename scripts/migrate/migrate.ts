@@ -54,7 +54,8 @@ export async function migrate(
   if (chosen.length === 0) return []
   if (wanted.direction === 'up') assertMajor(chosen, cluster.major)
   await makeLedger(client)
-  if (options.mirrorTable !== undefined) await client.query(mirrorTableText(options.mirrorTable))
+  if (options.mirrorTable !== undefined)
+    await client.query(mirrorTableText(options.mirrorTable, options.role))
   const changes = chosen.map((migration): Change => ({ migration, direction: wanted.direction }))
   try {
     await applyAll(session, changes, options, (change) =>
@@ -124,7 +125,8 @@ export async function adopt(
   }
   if (planOnly) return changes
   await makeLedger(client)
-  if (options.mirrorTable !== undefined) await client.query(mirrorTableText(options.mirrorTable))
+  if (options.mirrorTable !== undefined)
+    await client.query(mirrorTableText(options.mirrorTable, options.role))
   const notes = noted.map(
     (migration) =>
       `${noteText(migration, 'applied')}; ${mirrorText(options.mirrorTable, migration.version, 'up')}`,

@@ -60,7 +60,8 @@ export async function openScratch(scope: ScratchScope): Promise<Scratch> {
     const client = await cluster.connect(name, { applicationName: 'howdah migrate: scratch' })
     try {
       await makeLedger(client)
-      if (options.mirrorTable !== undefined) await client.query(mirrorTableText(options.mirrorTable))
+      if (options.mirrorTable !== undefined)
+        await client.query(mirrorTableText(options.mirrorTable, options.role))
       for (const extension of spec.extensions) {
         await client.query(`create extension if not exists ${ident(extension.name)} cascade`)
       }
@@ -118,8 +119,8 @@ export async function schemaOf(
 }
 
 /**
- * A schema in which only what matters differs: neither how foreign keys are called, which a column keeps that was
- * renamed, nor the order, which follows their names. Pure.
+ * A schema in which only what migrations are about differs: neither how foreign keys are called, which a column keeps
+ * that was renamed, nor the order, which follows their names, nor who may do what, which provisioning says. Pure.
  */
 export function comparable(schema: string): string {
   return schema
@@ -128,6 +129,7 @@ export function comparable(schema: string): string {
     .map((line) => line.replace(/ADD CONSTRAINT (?:"(?:[^"]|"")+"|\S+) FOREIGN KEY/, 'ADD FOREIGN KEY'))
     .join('\n')
     .split(/(?<=;)\n/)
+    .filter((statement) => !/^(GRANT|REVOKE|ALTER DEFAULT PRIVILEGES) /.test(statement))
     .toSorted()
     .join('\n')
 }

@@ -101,3 +101,23 @@ test('a subscription without outputs: keeps an empty list', async () => {
   await migrate('up')
   expect(await outputs()).toEqual([])
 })
+
+test('a database that openwec itself has migrated: its own table of versions says which are adopted', async () => {
+  await migrate('down', '--to', '12', '--allow', 'deletes-data')
+  await server.query('openwec', 'drop schema howdah cascade')
+  const readable = await server.withClient('openwec', async (client) => {
+    await client.query('set role openwec')
+    return client.query('select version from __schema_migrations')
+  })
+  expect(readable.rowCount).toBe(12)
+  expect((await migrate('adopt')).stdout).toBe('openwec: 12 migrations are noted as applied; none was run\n')
+  expect(await migrate('check')).toMatchObject({
+    code: 1,
+    stdout: expect.stringContaining('0013 is pending'),
+  })
+  expect(await migrate('up')).toMatchObject({ code: 0 })
+  await server.query('openwec', 'drop schema howdah cascade; insert into __schema_migrations values (16)')
+  const newer = await migrate('adopt')
+  expect(newer.code).toBe(65)
+  expect(newer.stderr).toContain('the application has applied version 16, and there is no file of it')
+})
