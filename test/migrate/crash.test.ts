@@ -147,3 +147,19 @@ test.each([
   expect(await tables()).toEqual([])
   expect((await it.migrate('status')).stdout).toMatch(/0001 {2}a {2}pending/)
 })
+
+test.each(['telemetry', 'no_such_database'])(
+  'another cluster answers on its port, database %s: nothing is asked of it',
+  async (database) => {
+    const other = { ...it.server.cluster, dataDir: '/srv/another/data' }
+    await expect(openSession(other, database, { waitSeconds: 0 })).rejects.toMatchObject({
+      code: 'cluster-mismatch',
+    })
+    expect(
+      await it.server.query(
+        'postgres',
+        `select from pg_stat_activity where application_name ~ '^howdah migrate'`,
+      ),
+    ).toEqual([])
+  },
+)
