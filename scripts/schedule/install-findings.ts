@@ -43,6 +43,30 @@ export function storeFolders(host: Host): string[] {
 }
 
 /**
+ * Asserts that what the host file wants can run here at all. Pure.
+ * @param systemd its version
+ * @throws {Fail} `plan-impossible`
+ */
+export function assertServable(host: Host, systemd: number): void {
+  const { major } = host.postgres
+  if (host.archive !== undefined && major !== undefined && major < 15) {
+    throw new Fail('plan-impossible', `WAL is archived from PostgreSQL 15 on, this is ${major}`, {
+      hint: 'Leave [archive] out, and take dumps: [backup.NAME] kind = "dump"',
+    })
+  }
+  const [credential] = jobsOf(host).flatMap(({ credentials }) => credentials)
+  // There a unit of several programs does not find the folder of its credentials (tried on Debian 11).
+  if (systemd >= 248 || credential === undefined) return
+  throw new Fail(
+    'plan-impossible',
+    `systemd ${systemd} cannot give the credential "${credential}" to a job`,
+    {
+      hint: 'Refer to a file that only the user of the jobs reads: { file = "/etc/howdah/secrets/NAME" }',
+    },
+  )
+}
+
+/**
  * Asserts that those who store something in a folder can get to it, there or not yet: no run would succeed.
  * @throws {Fail} `not-permitted`
  */

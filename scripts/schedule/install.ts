@@ -9,7 +9,7 @@ import { log } from '../core/log.ts'
 import { unmountedPoint } from '../core/mounts.ts'
 import type { Host } from '../host/schema.ts'
 import { assertHostFile, assertProgram } from './host-file.ts'
-import { assertStores, installationFindings, storeFolders } from './install-findings.ts'
+import { assertServable, assertStores, installationFindings, storeFolders } from './install-findings.ts'
 import { rootPrograms } from './hardening.ts'
 import { defaultUser, jobsOf, servicesOf } from './job.ts'
 import { keepHostFile } from './known-host.ts'
@@ -87,6 +87,7 @@ export async function planInstall(loaded: LoadedHost, allow: ReadonlySet<string>
   const hostFile = resolve(loaded.path)
   await assertHostFile(hostFile, usersOf(host))
   for (const path of rootPrograms(host)) await assertProgram(path)
+  assertServable(host, await systemdVersion())
   await assertStores(host)
   const findings = await installationFindings(host)
   const wanted = await wantedUnits(loaded)

@@ -3,7 +3,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { parseHost } from '../../scripts/host/host.ts'
-import { assertStores, installationFindings } from '../../scripts/schedule/install-findings.ts'
+import {
+  assertServable,
+  assertStores,
+  installationFindings,
+} from '../../scripts/schedule/install-findings.ts'
 
 const isRoot = process.getuid?.() === 0
 
@@ -62,6 +66,41 @@ describe('what the operator is to know', () => {
   test('all is there: nothing', async () => {
     const notify = '[notify.mail]\ncommand = ["/bin/cat"]'
     expect(await installationFindings(host({ schedule: 'on_failure = ["mail"]', notify }))).toEqual([])
+  })
+})
+
+describe('what cannot run', () => {
+  const told = () =>
+    host({
+      schedule: 'on_failure = ["chat"]',
+      notify: '[notify.chat]\nwebhook = { credential = "hook" }',
+    })
+  const withArchive = (major: number) =>
+    parseHost(`format = 1
+[host]
+name = "db1"
+[postgres]
+major = ${major}
+[store.local]
+type = "dir"
+path = "/srv/x"
+[archive]
+store = "local"
+`)
+
+  test('a credential where systemd loses it for units of several programs: a file is to be named', () => {
+    expect(() => assertServable(told(), 247)).toThrow(
+      'systemd 247 cannot give the credential "hook" to a job',
+    )
+    expect(() => assertServable(told(), 248)).not.toThrow()
+    expect(() => assertServable(host({}), 247)).not.toThrow()
+  })
+
+  test('an archive of a server that is too old for one: is refused, rather than to fail each few seconds', () => {
+    expect(() => assertServable(withArchive(14), 252)).toThrow(
+      'WAL is archived from PostgreSQL 15 on, this is 14',
+    )
+    expect(() => assertServable(withArchive(15), 252)).not.toThrow()
   })
 })
 
