@@ -193,13 +193,15 @@ async function whileTaking<T>(
   signal: NodeJS.Signals,
   body: () => Promise<T>,
 ): Promise<{ result: T; code: number | null }> {
+  const isStreaming = `select from pg_stat_activity where backend_type = 'walsender' and query ~ '^BASE_BACKUP'`
+  const streaming = () => server.query('postgres', isStreaming)
+  await expect.poll(streaming, { timeout: 10_000 }).toEqual([]) // of a take that was just killed
   let result: Promise<T> | undefined
   const { code } = await runScript(['backup', 'take', 'full', '-c', file, 'backup.full.rate_limit=300kB'], {
     onStart: (pid) => {
       result = (async () => {
-        const isStreaming = `select from pg_stat_activity where backend_type = 'walsender' and query ~ '^BASE_BACKUP'`
         for (let tries = 0; tries < 2000; tries++) {
-          if ((await server.query('postgres', isStreaming)).length > 0) break
+          if ((await streaming()).length > 0) break
           await sleep(10)
         }
         try {
