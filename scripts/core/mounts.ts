@@ -1,5 +1,5 @@
 import { readdir, realpath } from 'node:fs/promises'
-import { basename, dirname, join, resolve } from 'node:path'
+import { basename, dirname, join, relative, resolve } from 'node:path'
 import { isMissing, readTextIfAny } from './file.ts'
 
 /** Where an administrator puts units; those of /etc/fstab are made of it. */
@@ -15,24 +15,45 @@ const UNITS = '/etc/systemd/system'
 export async function unmountedPoint(path: string): Promise<string | undefined> {
   const declared = await declaredPoints()
   if (declared.length === 0) return undefined
-  const mounts = await readTextIfAny('/proc/self/mounts')
+  const mounts = await readTextIfAny('/proc/self/mountinfo')
   return unmountedAbove(await realPath(path), declared, mounts ?? '')
 }
 
 /**
  * The first of these mount points that a path is on and where nothing is mounted. Pure.
- * @param mounts of /proc/self/mounts; where that cannot be read, nothing is known
+ * @param mounts of /proc/self/mountinfo; where that cannot be read, nothing is known
  */
 export function unmountedAbove(
   path: string,
   declared: readonly string[],
   mounts: string,
 ): string | undefined {
-  const mounted = new Set(pointsOf(mounts))
+  const mounted = new Set(mountedPoints(mounts))
   if (mounted.size === 0) return undefined
   return declared
     .filter((point) => path === point || path.startsWith(`${point}/`))
     .find((point) => !mounted.has(point))
+}
+
+/**
+ * Where something is mounted that is not there anyway. A sandbox of systemd mounts each folder of its
+ * ReadWritePaths= upon itself, mounted or not: such a mount says nothing. Pure.
+ * @param mountinfo see proc_pid_mountinfo(5): ID, parent, device, root in that device's file system, mount point
+ */
+function mountedPoints(mountinfo: string): string[] {
+  const mounts = mountinfo.split('\n').flatMap((line) => {
+    const [id, parent, device, root, point] = line.split(' ')
+    return point === undefined
+      ? []
+      : [{ id, parent, device, root: unescapeOctal(root!), point: unescapeOctal(point) }]
+  })
+  const byId = new Map(mounts.map((mount) => [mount.id, mount]))
+  const isOnItself = ({ parent, device, root, point }: (typeof mounts)[number]) => {
+    const above = byId.get(parent)
+    if (above === undefined || above.device !== device) return false
+    return root === join(above.root, relative(above.point, point))
+  }
+  return mounts.filter((mount) => !isOnItself(mount)).map(({ point }) => point)
 }
 
 /** The second field of each line, as fstab(5) writes it: with octal escapes. The root is left out. Pure. */
@@ -42,11 +63,14 @@ export function pointsOf(text: string): string[] {
     .filter((line) => !line.trimStart().startsWith('#'))
     .flatMap((line) => {
       const [, field = ''] = line.trim().split(/[ \t]+/)
-      const point = field.replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
-        String.fromCodePoint(Number.parseInt(octal, 8)),
-      )
-      return folderOf(point)
+      return folderOf(unescapeOctal(field))
     })
+}
+
+function unescapeOctal(text: string): string {
+  return text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
+    String.fromCodePoint(Number.parseInt(octal, 8)),
+  )
 }
 
 /** Where a `.mount` unit mounts (systemd.mount(5)). One with specifiers in it is not understood. Pure. */

@@ -8,20 +8,51 @@ UUID=5678	/srv/pg/	ext4	defaults	0	2
 /dev/sdd1 none swap sw 0 0
 tmpfs /tmp tmpfs defaults 0 0
 `
-const ROOT = '/dev/sda1 / ext4 rw 0 0\nproc /proc proc rw 0 0\n'
+const ROOT = `22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+23 22 0:21 / /proc rw - proc proc rw
+`
 
 describe('unmountedAbove', () => {
   test.each([
     ['a path on a mount point without its file system', '/srv/pg/15/main', ROOT, '/srv/pg'],
     ['the mount point itself', '/srv/pg', ROOT, '/srv/pg'],
-    ['a path on one that is mounted', '/srv/pg/15', `${ROOT}/dev/sdb1 /srv/pg ext4 rw 0 0\n`, undefined],
+    [
+      'a path on one that is mounted',
+      '/srv/pg/15',
+      `${ROOT}30 22 8:17 / /srv/pg rw - ext4 /dev/sdb1 rw\n`,
+      undefined,
+    ],
     ['a path that only begins like one', '/srv/pgdata', ROOT, undefined],
     ['a path that no line names', '/var/lib/postgresql', ROOT, undefined],
     ['a mount point with a space in its name', '/srv/with space/x', ROOT, '/srv/with space'],
     [
       'the same, mounted',
       '/srv/with space/x',
-      String.raw`${ROOT}/dev/sdc1 /srv/with\040space xfs rw 0 0`,
+      String.raw`${ROOT}30 22 8:33 / /srv/with\040space rw - xfs /dev/sdc1 rw`,
+      undefined,
+    ],
+    [
+      'one that a sandbox has mounted upon itself, since it writes there',
+      '/srv/pg/15',
+      `${ROOT}40 22 8:1 /srv/pg /srv/pg rw - ext4 /dev/sda1 rw\n`,
+      '/srv/pg',
+    ],
+    [
+      'the same, in a sandbox that writes to the folder above, too',
+      '/srv/pg/15',
+      `${ROOT}40 22 8:1 /srv /srv rw - ext4 /dev/sda1 rw\n41 40 8:1 /srv/pg /srv/pg rw - ext4 /dev/sda1 rw\n`,
+      '/srv/pg',
+    ],
+    [
+      'one that is mounted, and a sandbox has mounted it upon itself',
+      '/srv/pg/15',
+      `${ROOT}30 22 8:17 / /srv/pg rw - ext4 /dev/sdb1 rw\n41 30 8:17 / /srv/pg rw - ext4 /dev/sdb1 rw\n`,
+      undefined,
+    ],
+    [
+      'another folder of the same file system',
+      '/srv/pg/15',
+      `${ROOT}30 22 8:1 /data/pg /srv/pg rw - ext4 /dev/sda1 rw\n`,
       undefined,
     ],
     ['a path in a line that is a comment', '/srv/comment/x', ROOT, undefined],
