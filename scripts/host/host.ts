@@ -198,9 +198,17 @@ function forbiddenKeys(value: unknown, path: readonly PropertyKey[] = []): Found
   )
 }
 
+function databaseReferences({ databases, reingest }: Host): Found[] {
+  return Object.entries(reingest).flatMap(([name, { database }]) => {
+    if (Object.hasOwn(databases, database)) return []
+    const message = `there is no [databases.${database}]${didYouMean(database, Object.keys(databases))}`
+    return [{ path: ['reingest', name, 'database'], message }]
+  })
+}
+
 /** Names in the file that must be in the file: stores. Roles and tablespaces may be on the server only. */
 function crossReferences(host: Host): Found[] {
-  const found: Found[] = []
+  const found = databaseReferences(host)
   const jobs = Object.entries(host.backup)
   const users = [
     ...jobs.map(([name, { store }]) => ({ path: ['backup', name], store })),

@@ -106,7 +106,9 @@ function constOf(variant: JsonSchema): string {
 function leaf(path: string, key: string, schema: JsonSchema, required: boolean): string[] {
   const fullPath = path === '' ? key : `${path}.${key}`
   const example =
-    EXAMPLES[fullPath.replaceAll(/\.(NAME|xtelem|nightly|local|s3|data_array|public|mail)(?=\.)/g, '.*')]
+    EXAMPLES[
+      fullPath.replaceAll(/\.(NAME|xtelem|nightly|local|s3|data_array|public|mail|telem)(?=\.)/g, '.*')
+    ]
   const value = example ?? JSON.stringify(schema.default ?? schema.const ?? '')
   const choices = schema.enum === undefined ? undefined : schema.enum.map(String).join(' | ')
   const about = [choices, schema.description].filter(Boolean).join('; ')
@@ -130,6 +132,7 @@ const NAMES: Readonly<Record<string, string>> = {
   'databases.xtelem.schemas': 'public',
   backup: 'nightly',
   notify: 'mail',
+  reingest: 'telem',
 }
 
 /** Lines for tables whose keys are free. */
@@ -138,6 +141,7 @@ const FREE: Readonly<Record<string, readonly string[]>> = {
   'roles.*.settings': ['search_path = ["app", "public"]'],
   'databases.*.settings': ['timezone = "UTC"'],
   'tablespaces.*.options': ['random_page_cost = 1.1'],
+  'reingest.*.decoders': ['".bintel" = ["/opt/MagAOX/bin/logdump", "--ext=.bintel", "-J", "-F"]'],
 }
 
 // What a key shows where its default is nothing.
@@ -218,11 +222,15 @@ const EXAMPLES: Readonly<Record<string, string>> = {
   'backup.*.grace': '"2h"',
   'backup.*.on_failure': '["mail"]',
   'backup.*.ping': '{ credential = "ping_nightly" }',
+  'schedule.ping': '{ credential = "ping_check" }',
   'schedule.user': '"postgres"',
   'schedule.metrics_dir': '"/var/lib/prometheus/node-exporter"',
   'notify.*.command': '["/usr/sbin/sendmail", "-t"]',
   'notify.*.webhook': '{ file = "/etc/howdah/secrets/hook" }',
   'notify.*.authorization': '{ credential = "hook_token" }',
+  'reingest.*.database': '"xtelem"',
+  'reingest.*.role': '"xtelem"',
+  'reingest.*.hostname': '"aoc"',
   'backup.*.kind': '"base"',
   'backup.*.databases': '["xtelem"]',
   'backup.*.store': '"local"',

@@ -56,6 +56,11 @@ export const scheduleDefaults = z.strictObject({
     .describe('names of [notify.NAME]: told of failures and recoveries'),
   remind: duration.default('24h').describe('how often a failure that lasts is told again'),
   check: schedule.default('*/15 * * * *').describe('when it is looked whether successes are missed'),
+  ping: address
+    .optional()
+    .describe(
+      'asked after each check that could tell everybody: who looks after the jobs is looked after, too',
+    ),
   metrics_dir: absolutePath.optional().describe("folder of node_exporter's textfile collector"),
   unit_prefix: z
     .string()

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { parseSize } from '../core/quantity.ts'
 import { archive, backup, encryption, store } from './backup-schema.ts'
+import { reingest } from './reingest-schema.ts'
 import { notify, scheduleDefaults } from './schedule-schema.ts'
 import { absolutePath, databaseName, duration, name, secret, size } from './value.ts'
 
@@ -355,6 +356,10 @@ export const hostSchema = z.strictObject({
     )
     .default({}),
   archive: archive.optional().describe('left out: no WAL is stored'),
+  reingest: z
+    .record(z.string().regex(/^[A-Za-z0-9_.-]+$/, 'this is no name of a [reingest.NAME]'), reingest)
+    .default({})
+    .describe('tables that are filled again from files'),
   schedule: scheduleDefaults.prefault({}).describe('what holds for every job that does not say otherwise'),
   notify: z
     .record(z.string().regex(/^[A-Za-z0-9_.-]+$/, 'this is no name of a [notify.NAME]'), notify)
@@ -364,7 +369,6 @@ export const hostSchema = z.strictObject({
 /** Tables of the host file whose script does not exist yet. */
 export const NOT_YET: Readonly<Record<string, string>> = {
   drill: 'drill.ts',
-  reingest: 'reingest.ts',
   maintenance: 'maintain.ts',
   upgrade: 'upgrade.ts',
   inspect: 'inspect.ts',
@@ -379,6 +383,7 @@ export type DatabaseSpec = z.output<typeof database>
 export type GrantSpec = z.output<typeof grant>
 /** A setting's value: a list keeps its elements, since each is quoted by itself. */
 export type SettingValue = string | readonly string[]
+export type ReingestSpec = Host['reingest'][string]
 export type { ArchiveSpec, BackupSpec, StoreSpec } from './backup-schema.ts'
 export type { AddressSpec } from './schedule-schema.ts'
 export { store as storeSchema } from './backup-schema.ts'

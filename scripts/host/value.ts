@@ -48,3 +48,8 @@ export const secret = z
     'a secret is never in the file itself: use { file = "/path" }, { env = "NAME" }, { credential = "name" } or { command = [...] }',
   )
   .describe('a secret by reference: { file }, { env }, { credential } or { command }')
+
+/** A time zone by its IANA name. */
+export const zoneName = z
+  .string()
+  .regex(/^[A-Za-z][A-Za-z0-9_+-]*(\/[A-Za-z0-9_+-]+)*$/, 'a time zone looks like "Europe/Vienna"')

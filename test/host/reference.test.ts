@@ -53,7 +53,7 @@ function schemaKeys(schema: Schema, path: string): string[] {
 }
 
 test('the reference: has every key of the schema', () => {
-  const names = /\.(xtelem|data_array|public|local|s3|nightly|mail)(?=\.|$)/g
+  const names = /\.(xtelem|data_array|public|local|s3|nightly|mail|telem)(?=\.|$)/g
   const shown = new Set<string>()
   for (const [table, keys] of keysOf(referenceToml())) {
     const path = table.replaceAll(names, '.*')
