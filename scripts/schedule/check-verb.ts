@@ -6,7 +6,7 @@ import { type Health, healthOf } from './due.ts'
 import { jobsOf, servicesOf } from './job.ts'
 import { showTime } from './show.ts'
 import { isBooted, unitStates } from './systemd.ts'
-import { unbegun, watchJob, workOf } from './watch.ts'
+import { unseen, watchJob, workOf } from './watch.ts'
 
 /** `schedule check` */
 export const checkVerb: Verb = {
@@ -41,10 +41,10 @@ async function run(call: Call): Promise<Outcome> {
     }
   })
   const paused = new Set(jobs.flatMap(({ job, state }) => (state === 'paused' ? [job] : [])))
-  const failed = await unbegun(host, workOf(host))
+  const failed = await unseen(host, workOf(host))
   const problems = [
     ...(await inactiveUnits(host, paused)),
-    ...failed.map(({ job, result }) => `${job.name}: ${result}: systemd could not begin it`),
+    ...failed.map(({ of, trouble }) => `${of.name}: ${trouble}`),
   ]
   const ok = problems.length === 0 && jobs.every(({ state }) => state !== 'failed' && state !== 'stale')
   return { text: show(jobs, problems), result: { jobs, problems }, ok }

@@ -1,4 +1,5 @@
 import type { Host } from '../host/schema.ts'
+import { defaultUser } from './job.ts'
 
 /** Whose sandbox it is. */
 export interface Sandbox {
@@ -26,14 +27,15 @@ export function hardeningLines({ user, isAlert, host }: Sandbox): string[] {
 }
 
 /** Whether somebody is told by a program that needs rights which nobody gets in a sandbox, as a setuid mailer does. Pure. */
-export function tellsAsRoot(host: Host): boolean {
-  return rootPrograms(host).length > 0
+export function tellsAsRoot({ notify }: Host): boolean {
+  return Object.values(notify).some(({ command, privileged }) => command !== undefined && privileged)
 }
 
-/** Programs that root runs to tell people, by their path. Pure. */
-export function rootPrograms({ notify }: Host): string[] {
-  return Object.values(notify).flatMap(({ command, privileged }) =>
-    command && privileged ? [command[0]!] : [],
+/** What root runs to tell people. Pure. */
+export function rootCommands(host: Host): (readonly string[])[] {
+  const isRoots = defaultUser(host) === 'root'
+  return Object.values(host.notify).flatMap(({ command, privileged }) =>
+    command !== undefined && (isRoots || privileged) ? [command] : [],
   )
 }
 
@@ -45,7 +47,8 @@ function hasCommand({ notify }: Host): boolean {
 function rightsOfRoot(isAlert: boolean, mails: boolean): string {
   const files = 'CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER'
   if (!isAlert) return `${files} CAP_SETUID CAP_SETGID CAP_KILL` // becomes the cluster's owner, and ends what ran as that
-  return mails ? `${files} CAP_SETUID CAP_SETGID` : files
+  // What it writes is its own then; without the right it could not come near the state of a cluster's owner.
+  return mails ? `${files} CAP_SETUID CAP_SETGID` : 'CAP_DAC_OVERRIDE'
 }
 
 const COMMON = [

@@ -2,7 +2,7 @@ import { lstat, realpath } from 'node:fs/promises'
 import { dirname, isAbsolute } from 'node:path'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
-import { reasonOf } from '../core/file.ts'
+import { exists, reasonOf } from '../core/file.ts'
 
 /** Where it is looked for without `-c`. */
 const DEFAULT_PATH = '/etc/howdah/host.toml'
@@ -39,15 +39,26 @@ export async function assertHostFile(path: string, users: readonly string[]): Pr
 }
 
 /**
- * Asserts that nobody but root can change a program that root is to run.
+ * Asserts that nobody but root can change a program that root is to run, nor what its arguments name: that may be a
+ * script.
  * @throws {Fail} `not-permitted`, `file-unreadable`
  */
-export async function assertProgram(path: string): Promise<void> {
-  if (!isAbsolute(path)) {
-    throw new Fail('not-permitted', `root cannot run "${path}" to tell people: it is no path from the root`, {
-      hint: 'Name it as: command = ["/usr/sbin/sendmail", "-t"]',
-    })
+export async function assertCommand([program, ...args]: readonly string[]): Promise<void> {
+  if (!isAbsolute(program!)) {
+    throw new Fail(
+      'not-permitted',
+      `root cannot run "${program}" to tell people: it is no path from the root`,
+      {
+        hint: 'Name it as: command = ["/usr/sbin/sendmail", "-t"]',
+      },
+    )
   }
+  await assertOnlyRoot(program!, program!)
+  for (const path of args.filter((arg) => isAbsolute(arg)))
+    await assertOnlyRoot(program!, await thereOf(path))
+}
+
+async function assertOnlyRoot(program: string, path: string): Promise<void> {
   const real = await realpath(path).catch((cause: unknown) => {
     throw new Fail('file-unreadable', `root cannot run "${path}" to tell people: ${reasonOf(cause)}`, {
       cause,
@@ -58,12 +69,15 @@ export async function assertProgram(path: string): Promise<void> {
     if (whose === undefined) continue
     throw new Fail(
       'not-permitted',
-      `root cannot run "${path}" to tell people: "${place}" can be changed by ${whose}`,
-      {
-        hint: 'Put it where only root writes, such as /usr/local/sbin, or leave out "privileged".',
-      },
+      `root cannot run "${program}" to tell people: "${place}" can be changed by ${whose}`,
+      { hint: 'Put it where only root writes, such as /usr/local/sbin, or let it run as another user.' },
     )
   }
+}
+
+/** What is there of a path: who may write to that can make the rest. */
+async function thereOf(path: string): Promise<string> {
+  return (await exists(path)) ? path : thereOf(dirname(path))
 }
 
 /** Who besides root can change something, for people; undefined when nobody can. A link is as good as what it names. Pure. */

@@ -8,9 +8,9 @@ import { exists, makeFolder, writeFileAtomic } from '../core/file.ts'
 import { log } from '../core/log.ts'
 import { unmountedPoint } from '../core/mounts.ts'
 import type { Host } from '../host/schema.ts'
-import { assertHostFile, assertProgram } from './host-file.ts'
+import { assertCommand, assertHostFile } from './host-file.ts'
 import { assertServable, assertStores, installationFindings, storeFolders } from './install-findings.ts'
-import { rootPrograms } from './hardening.ts'
+import { rootCommands } from './hardening.ts'
 import { defaultUser, jobsOf, servicesOf } from './job.ts'
 import { keepHostFile } from './known-host.ts'
 import { removeMetrics, writeMetrics } from './metrics.ts'
@@ -86,7 +86,7 @@ export async function planInstall(loaded: LoadedHost, allow: ReadonlySet<string>
   await assertCanInstall(process.getuid?.() === 0)
   const hostFile = resolve(loaded.path)
   await assertHostFile(hostFile, usersOf(host))
-  for (const path of rootPrograms(host)) await assertProgram(path)
+  for (const command of rootCommands(host)) await assertCommand(command)
   assertServable(host, await systemdVersion())
   await assertStores(host)
   const findings = await installationFindings(host)
@@ -276,8 +276,8 @@ export async function dropUnits(names: readonly string[]): Promise<void> {
 export async function forgetUnits(names: readonly string[]): Promise<void> {
   for (const name of names) {
     if (name.endsWith('.timer')) await removeStamp(name)
-    // Only one that failed is known still, and of the others it says so.
-    await systemctl(['reset-failed', '--', name]).catch(() => {})
+    // Only one that failed is known still, and of the others it says so. Of a template that is each of its instances.
+    await systemctl(['reset-failed', '--', name.replace('@.', '@*.')]).catch(() => {})
   }
 }
 

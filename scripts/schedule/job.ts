@@ -166,7 +166,7 @@ function checkJob(host: Host): Job {
 
 /** Names of the credentials by which people are told. Pure. */
 export function alertCredentials(host: Host): string[] {
-  return credentialsIn([host.notify, Object.values(host.backup).map(({ ping }) => ping)])
+  return credentialsIn([host.notify, host.schedule.ping, Object.values(host.backup).map(({ ping }) => ping)])
 }
 
 type Timing = Pick<Job, 'timezone' | 'randomizedDelay' | 'persistent' | 'runtimeLimit' | 'grace' | 'isAlert'>

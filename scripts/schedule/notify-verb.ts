@@ -4,8 +4,9 @@ import type { Call, Outcome, Verb } from '../core/cli.ts'
 import { Fail } from '../core/fail.ts'
 import { exists } from '../core/file.ts'
 import type { Host } from '../host/schema.ts'
-import { loadKnownHost } from './known-host.ts'
-import { notify, TRIAL } from './notify.ts'
+import { lastInstalled, loadKnownHost } from './known-host.ts'
+import { notify, type NotifyScope, TRIAL } from './notify.ts'
+import { pingAfter } from './ping.ts'
 import { isBooted, systemctl, UNIT_FOLDER } from './systemd.ts'
 
 /** `schedule notify` */
@@ -17,7 +18,7 @@ export const notifyVerb: Verb = {
     { flags: '--test', help: 'tell everybody that this is a trial, as the installed units would' },
   ],
   common: ['file'],
-  fails: ['host-file', 'file-unreadable', 'not-permitted', 'lock-held', 'command-failed'],
+  fails: ['host-file', 'file-unreadable', 'lock-held', 'command-failed'],
   run,
 }
 
@@ -25,7 +26,10 @@ async function run(call: Call): Promise<Outcome> {
   const { unit, test: isTrial } = call.options
   if (isTrial === true) return tryOut(call)
   const host = await loadKnownHost(call.file, call.overrides)
-  return tell(host, typeof unit === 'string' ? unit : undefined)
+  if (typeof unit === 'string') return tell(host, { unit, installed: await lastInstalled(call.file) })
+  const outcome = await tell(host, {})
+  await pingAfter('check', host.schedule.ping)
+  return outcome
 }
 
 /** By the installed alert where there is one: its rights are what a trial is for. */
@@ -38,7 +42,7 @@ async function tryOut(call: Call): Promise<Outcome> {
   }
   const alert = `${host.schedule.unit_prefix}-alert@`
   const isInstalled = (await isBooted()) && (await exists(`${UNIT_FOLDER}/${alert}.service`))
-  if (!isInstalled || process.getuid?.() !== 0) return tell(host, TRIAL)
+  if (!isInstalled || process.getuid?.() !== 0) return tell(host, { unit: TRIAL })
   const unit = `${alert}${TRIAL}.service`
   await systemctl(['start', '--', unit]).catch((cause: unknown) => {
     throw new Fail('command-failed', `not everybody could be told by ${unit}`, {
@@ -50,8 +54,8 @@ async function tryOut(call: Call): Promise<Outcome> {
   return { text: `told ${told.to.join(', ')}: ${TRIAL}, by ${unit}`, result: { told: [told] } }
 }
 
-async function tell(host: Host, unit: string | undefined): Promise<Outcome> {
-  const told = await notify(host, unit)
+async function tell(host: Host, scope: NotifyScope): Promise<Outcome> {
+  const told = await notify(host, scope)
   const missed = told.filter(({ missed }) => missed.length > 0)
   if (missed.length > 0) {
     const whom = missed.map(({ job, missed }) => `${missed.join(', ')} of ${job}`).join('; ')

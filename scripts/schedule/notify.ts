@@ -1,19 +1,18 @@
 import { join } from 'node:path'
-import { input, run } from '../core/exec.ts'
+import { run } from '../core/exec.ts'
 import { Fail, messageOf } from '../core/fail.ts'
 import { takeLock } from '../core/lock.ts'
 import { log, maskUrls } from '../core/log.ts'
-import { readSecret } from '../core/secret.ts'
 import type { Host } from '../host/schema.ts'
-import type { NotifySpec } from '../host/schedule-schema.ts'
+import { deliver } from './deliver.ts'
 import { type Due, dueOf, toldAfter } from './due.ts'
 import { nextElapses } from './elapse.ts'
-import { send } from './http.ts'
-import { type Job, servicesOf } from './job.ts'
-import { documentOf, environmentOf, mailOf, type Story } from './message.ts'
-import { access, assertNoLink, changeState, jobsFolder } from './state.ts'
+import { jobsOf, servicesOf } from './job.ts'
+import type { Story } from './message.ts'
+import { access, assertNoLink, changeState, jobsFolder, type JobState } from './state.ts'
 import { serviceName } from './unit.ts'
-import { recordUnbegun, type WatchedJob, watchJob, workOf } from './watch.ts'
+import { forgetMeanwhile, keepMeanwhile } from './unkept.ts'
+import { recordUnseen, type Watched, watchedOf, type WatchedJob, watchJob } from './watch.ts'
 
 /** In place of a unit's name: all are told, of nothing. */
 export const TRIAL = 'test'
@@ -30,57 +29,90 @@ export interface Told {
 /** Longer than all attempts to tell somebody, shorter than an alert may run. */
 const WAIT_SECONDS = 150
 
+/** Of whom it is told. */
+export interface NotifyScope {
+  /** This unit only; one that is no job has failed, or nobody would ask; {@link TRIAL} is none. */
+  readonly unit?: string | undefined
+  /** The host file as it was installed last: of a job that is no longer in it that one says whom it concerns. */
+  readonly installed?: Host | undefined
+}
+
 /**
  * Tells what is due to those whom it concerns. Whoever cannot be told keeps nobody else from it.
- * @param unit of this unit only; one that is no job has failed, or nobody would ask; {@link TRIAL} is none
- * @throws {Fail} `host-file`, `file-unreadable`, `lock-held`
+ * @throws {Fail} `host-file`, `lock-held`
  */
-export async function notify(host: Host, unit: string | undefined): Promise<Told[]> {
+export async function notify(host: Host, { unit, installed }: NotifyScope): Promise<Told[]> {
   if (unit === TRIAL) return [await tellTrial(host)]
-  const name = unit === undefined ? undefined : jobOfUnit(host, unit)
-  if (unit !== undefined && name === undefined) return [await tellOfUnit(host, unit)]
-  const jobs = workOf(host).filter((job) => name === undefined || job.name === name)
-  await recordUnbegun(host, jobs, new Date())
+  const name = unit === undefined ? undefined : watchedUnit(host, unit)
+  if (unit !== undefined && name === undefined) return [await tellOfUnit(host, unit, installed)]
+  const watched = watchedOf(host).filter((one) => name === undefined || one.name === name)
+  const unkept = await recordUnseen(host, watched, new Date())
   // All at once: who does not answer puts off nobody else.
-  const told = await Promise.allSettled(jobs.map((job) => tellOfJob(host, job)))
+  const told = await Promise.allSettled(watched.map((one) => tellOf(host, one, unkept.get(one.name))))
   for (const [index, one] of told.entries()) {
     if (one.status === 'fulfilled') continue
     const why = messageOf(one.reason)
-    log('error', `schedule: ${jobs[index]!.name}: it is not known how it stands with it: ${why}`)
+    log('error', `schedule: ${watched[index]!.name}: it is not known how it stands with it: ${why}`)
   }
   const failed = told.find((one) => one.status === 'rejected')
   if (failed) throw failed.reason
   return told.flatMap((one) => (one.status === 'fulfilled' ? one.value : []))
 }
 
-async function tellOfJob(host: Host, job: Job): Promise<Told[]> {
-  // Two at once would tell everything twice.
-  await assertNoLink(host)
-  const lock = join(jobsFolder(host), `.${job.name}.notify.lock`)
-  await using _lock = await takeLock(lock, { waitSeconds: WAIT_SECONDS, folder: access(host) })
+async function tellOf(host: Host, of: Watched, unkept: JobState | undefined): Promise<Told[]> {
+  await using _lock = await holdTelling(host, of)
   const now = new Date()
-  const watch = await watchJob(host, job, now)
+  const watch = await watchJob(host, of, { notedAt: now, unkept })
   const [due] = dueOf([watch], { now, remind: host.schedule.remind })
   if (due === undefined) return []
   const missed = await deliver(host, due.to, await storyOf(host, watch, due))
-  await changeState(host, job.name, ({ told: before, ...state }) => {
-    const told = toldAfter(due, missed, { now, before })
-    return told === undefined ? state : { ...state, told }
-  })
-  return [{ job: job.name, state: due.state, to: due.to, missed }]
+  await remember(host, { due, missed, before: watch.state.told, now })
+  return [{ job: of.name, state: due.state, to: due.to, missed }]
 }
 
-/** The job of a unit; undefined when it is none of a job that is watched. Pure. */
-export function jobOfUnit(host: Host, unit: string): string | undefined {
-  return workOf(host).find(({ name }) => unit === serviceName(host, name))?.name
+/** Two at once would tell everything twice; that is still better than nobody, where there can be no lock. */
+async function holdTelling(host: Host, { name }: Watched): Promise<AsyncDisposable | undefined> {
+  try {
+    await assertNoLink(host)
+    const lock = join(jobsFolder(host), `.${name}.notify.lock`)
+    return await takeLock(lock, { waitSeconds: WAIT_SECONDS, folder: access(host) })
+  } catch (error) {
+    if (error instanceof Fail && error.code === 'lock-held') throw error
+    return undefined
+  }
 }
 
-async function tellOfUnit(host: Host, unit: string): Promise<Told> {
-  const service = servicesOf(host).find(({ name }) => unit === serviceName(host, name))
-  const to = service?.onFailure ?? host.schedule.on_failure
-  const missed = await deliver(host, to, {
+interface Delivery {
+  readonly due: Due
+  readonly missed: readonly string[]
+  readonly before: JobState['told']
+  readonly now: Date
+}
+
+/** Remembers what was told: in the job's state, and while that cannot be, until the next boot. */
+async function remember(host: Host, { due, missed, before, now }: Delivery): Promise<void> {
+  const told = toldAfter(due, missed, { now, before })
+  try {
+    await changeState(host, due.job, ({ told: _told, ...state }) =>
+      told === undefined ? state : { ...state, told },
+    )
+    await forgetMeanwhile(host, due.job)
+  } catch (error) {
+    log('warning', `schedule: ${due.job}: what was told of it cannot be remembered: ${messageOf(error)}`)
+    await keepMeanwhile(host, due.job, told ?? { state: due.state, at: now.toISOString() }).catch(() => {})
+  }
+}
+
+/** The name of a unit's job or service; undefined when it is none that is watched. Pure. */
+export function watchedUnit(host: Host, unit: string): string | undefined {
+  return watchedOf(host).find(({ name }) => unit === serviceName(host, name))?.name
+}
+
+async function tellOfUnit(host: Host, unit: string, installed: Host | undefined): Promise<Told> {
+  const { to, notify } = whomOfUnit(host, unit, installed)
+  const missed = await deliver({ ...host, notify }, to, {
     host: host.host.name,
-    job: service?.name ?? unit,
+    job: unit,
     unit,
     state: 'failed',
     isReminder: false,
@@ -91,7 +123,20 @@ async function tellOfUnit(host: Host, unit: string): Promise<Told> {
     journal: await journalOf(unit),
     command: `systemctl status ${unit}`,
   })
-  return { job: service?.name ?? unit, state: 'failed', to, missed }
+  return { job: unit, state: 'failed', to, missed }
+}
+
+/** Whom a unit concerns that the host file does not know (any more): of it everybody is told sooner than nobody. Pure. */
+function whomOfUnit(
+  host: Host,
+  unit: string,
+  installed: Host | undefined,
+): { to: readonly string[]; notify: Host['notify'] } {
+  const all = installed === undefined ? [] : [...jobsOf(installed), ...servicesOf(installed)]
+  const before = all.find(({ name }) => unit === serviceName(installed!, name))?.onFailure ?? []
+  const notify = { ...installed?.notify, ...host.notify }
+  const to = [before, host.schedule.on_failure].find(({ length }) => length > 0)
+  return { to: to ?? Object.keys(notify), notify }
 }
 
 /** Tells everybody whom the host file names, as if something had failed. */
@@ -113,9 +158,9 @@ async function tellTrial(host: Host): Promise<Told> {
   return { job: TRIAL, state: 'trial', to, missed }
 }
 
-async function storyOf(host: Host, { job, state }: WatchedJob, due: Due): Promise<Story> {
-  const unit = serviceName(host, job.name)
-  const [next] = await nextElapses(job, new Date(), 1)
+async function storyOf(host: Host, { of, state }: WatchedJob, due: Due): Promise<Story> {
+  const unit = serviceName(host, of.name)
+  const [next] = 'schedule' in of ? await nextElapses(of, new Date(), 1) : []
   return {
     ...due,
     host: host.host.name,
@@ -134,46 +179,4 @@ async function journalOf(unit: string): Promise<string[]> {
     .then(({ stdout }) => stdout)
     .catch(() => '')
   return maskUrls(stdout).split('\n').filter(Boolean)
-}
-
-/** @returns names of those who could not be told */
-async function deliver(host: Host, to: readonly string[], story: Story): Promise<string[]> {
-  const results = await Promise.all(
-    to.map(async (name) => {
-      try {
-        await tell(name, host.notify[name], story)
-        return []
-      } catch (error) {
-        log('error', `schedule: ${story.job} ${story.state}: cannot tell "${name}": ${messageOf(error)}`)
-        return [name]
-      }
-    }),
-  )
-  return results.flat()
-}
-
-async function tell(name: string, spec: NotifySpec | undefined, story: Story): Promise<void> {
-  if (spec === undefined) throw new Fail('host-file', `there is no [notify.${name}] in the host file`)
-  if (spec.command !== undefined) {
-    const env = environmentOf(story)
-    const mail = Buffer.from(mailOf(story, spec.to))
-    // Fed, for one that ends without reading it all must say so by its exit code.
-    await input(spec.command, once(mail), { env, signal: AbortSignal.timeout(PROGRAM_MILLISECONDS) })
-    return
-  }
-  const authorization = spec.authorization && (await readSecret(spec.authorization)).reveal()
-  await send(`the webhook of [notify.${name}]`, spec.webhook!, {
-    method: 'POST',
-    headers: {
-      'content-type': 'application/json',
-      ...(authorization !== undefined && { authorization }),
-    },
-    body: documentOf(story),
-  })
-}
-
-const PROGRAM_MILLISECONDS = 60_000
-
-async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array, void> {
-  yield bytes
 }

@@ -16,7 +16,6 @@ export const prepareVerb: Verb = {
     'host-file',
     'file-unreadable',
     'not-permitted',
-    'lock-held',
     'server-unreachable',
     'server-denied',
     'cluster-mismatch',

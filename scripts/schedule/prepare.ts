@@ -25,20 +25,28 @@ export async function prepareRun(host: Host, job: Job, arguments_: readonly stri
   await changeState(host, job.name, ({ note: _note, ...state }) => ({
     ...state,
     begun: new Date().toISOString(),
-  }))
-  if (!needsServer(job)) return
-  try {
-    await waitForServer(host, job)
-  } catch (error) {
-    await leaveNote(host, job, messageOf(error))
-    throw error
+  })).catch((error: unknown) => {
+    // A backup is worth more than the note; that its end cannot be recorded, either, makes it a failure then.
+    log('warning', `schedule: it cannot be noted that ${job.name} begins: ${messageOf(error)}`)
+  })
+  if (needsServer(job)) {
+    try {
+      await waitForServer(host, job)
+    } catch (error) {
+      await leaveNote(host, job, messageOf(error))
+      throw error
+    }
   }
   if (job.argv[0] === 'backup') await cleanUp(host, job, arguments_)
 }
 
 /** Says why a run is not begun, to whoever records its end. */
 export async function leaveNote(host: Host, { name }: Job, why: string): Promise<void> {
-  await changeState(host, name, (state) => ({ ...state, note: `before it began: ${why}` }))
+  await changeState(host, name, (state) => ({ ...state, note: `before it began: ${why}` })).catch(
+    (error: unknown) => {
+      log('warning', `schedule: it cannot be noted why ${name} does not begin: ${messageOf(error)}`)
+    },
+  )
 }
 
 /** What only reads a store, or tells of failures, does without. */

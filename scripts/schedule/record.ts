@@ -1,10 +1,10 @@
 import { messageOf } from '../core/fail.ts'
 import { log } from '../core/log.ts'
 import type { Host } from '../host/schema.ts'
-import { send } from './http.ts'
 import type { Job } from './job.ts'
 import { writeMetrics } from './metrics.ts'
 import { endingOf, type ServiceEnding, stateAfter } from './outcome.ts'
+import { pingAfter } from './ping.ts'
 import { changeState, type JobState } from './state.ts'
 
 /**
@@ -16,15 +16,9 @@ export async function recordRun(host: Host, job: Job, ending: ServiceEnding): Pr
   const state = await changeState(host, job.name, (state) =>
     stateAfter(state, endingOf(ending, job, state.note), new Date()),
   )
-  await orWarn(job, () => writeMetrics(host, state))
-  const { ping } = job
-  if (ping !== undefined && state.last?.result === 'success')
-    await orWarn(job, () => send('the address of "ping"', ping, { method: 'GET' }))
-  return state
-}
-
-async function orWarn(job: Job, act: () => Promise<void>): Promise<void> {
-  await act().catch((error: unknown) => {
+  await writeMetrics(host, state).catch((error: unknown) => {
     log('warning', `schedule: ${job.name}: ${messageOf(error)}`)
   })
+  if (state.last?.result === 'success') await pingAfter(job.name, job.ping)
+  return state
 }

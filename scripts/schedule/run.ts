@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto'
 import { join, resolve } from 'node:path'
 import process from 'node:process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { userId } from '../cluster/connect.ts'
 import type { LoadedHost } from '../cluster/open.ts'
 import { supervise } from '../core/exec.ts'
 import { CODES, Fail, messageOf } from '../core/fail.ts'
@@ -12,6 +11,7 @@ import { log } from '../core/log.ts'
 import { parseDuration } from '../core/quantity.ts'
 import { currentUser } from '../core/user.ts'
 import type { Host } from '../host/schema.ts'
+import { become } from './become.ts'
 import { nextElapses } from './elapse.ts'
 import { type Job, jobsOf, type Service, servicesOf } from './job.ts'
 import type { ServiceEnding } from './outcome.ts'
@@ -99,8 +99,7 @@ async function runAtTimes(scope: RunScope, job: Job): Promise<void> {
       if (elapse === undefined) return
       await until(elapse.getTime() + delayOf(host, job))
       if (interrupted.aborted) return
-      const { pausedSince } = await readState(host, job.name)
-      if (pausedSince === undefined) await runOnce(scope, job)
+      if (!(await isPaused(host, job))) await runOnce(scope, job)
     } catch (error) {
       if (interrupted.aborted) return
       log('error', `schedule: ${job.name}: ${messageOf(error)}`) // it concerns no other job
@@ -118,8 +117,20 @@ function firstFrom({ persistent }: Job, { last, installedAt }: JobState, now: Da
   return persistent && times.length > 0 ? new Date(Math.min(now.getTime(), Math.max(...times))) : now
 }
 
-function known(host: Host, job: Job): Promise<JobState> {
-  return changeState(host, job.name, (state) => madeKnown(state, job, { now: new Date(), isNew: false }))
+/** What is remembered of it; a job runs without that sooner than not at all. */
+async function known(host: Host, job: Job): Promise<JobState> {
+  try {
+    const now = new Date()
+    return await changeState(host, job.name, (state) => madeKnown(state, job, { now, isNew: false }))
+  } catch (error) {
+    log('warning', `schedule: what is remembered of ${job.name} cannot be kept: ${messageOf(error)}`)
+    return { job: job.name, failures: 0 }
+  }
+}
+
+async function isPaused(host: Host, { name }: Job): Promise<boolean> {
+  const state = await readState(host, name).catch(() => undefined)
+  return state?.pausedSince !== undefined
 }
 
 /** Milliseconds that a job begins later, always the same on one host. */
@@ -210,7 +221,9 @@ function runChild({ loaded, overrides }: RunScope, of: Job | Service, options: C
   const { argv, env, ...rest } = options
   const launcher = join(CHECKOUT, 'scripts/howdah')
   const command = [launcher, ...argv, '-c', resolve(loaded.path), ...overrides]
-  return supervise([...become(of.user), ...command], {
+  const death = ['--pdeathsig=TERM'] // it ends when this process is killed
+  const as = become(of.user, death)
+  return supervise([...(as.length > 0 ? as : ['setpriv', ...death, '--']), ...command], {
     ...rest,
     keepEnvironment: true, // secrets of the host file may be in there
     env: { ...env, HOWDAH_NO_INSTALL: '1', NOTIFY_SOCKET: '' },
@@ -221,11 +234,3 @@ function runChild({ loaded, overrides }: RunScope, of: Job | Service, options: C
 
 /** As systemd's DefaultTimeoutStopSec=. */
 const GRACE_SECONDS = 90
-
-/** Becomes another user without a process in between, and ends when this process is killed. */
-function become(user: string): string[] {
-  const death = ['setpriv', '--pdeathsig=TERM']
-  if (process.getuid?.() !== 0 || user === 'root') return [...death, '--']
-  const { uid, gid } = userId(user)
-  return [...death, `--reuid=${uid}`, `--regid=${gid}`, '--init-groups', '--']
-}

@@ -13,6 +13,13 @@ import { defaultUser, type Job } from './job.ts'
 
 const time = z.iso.datetime()
 
+/** {@link Told}, read from a file. */
+export const toldSchema = z.object({
+  state: z.enum(['failed', 'stale', 'recovered']),
+  at: time,
+  missed: z.array(z.string()).optional(),
+})
+
 const schema = z.object({
   job: z.string(),
   begun: time.optional(),
@@ -31,13 +38,7 @@ const schema = z.object({
   pausedSince: time.optional(),
   installedAt: time.optional(),
   times: z.string().optional(),
-  told: z
-    .object({
-      state: z.enum(['failed', 'stale', 'recovered']),
-      at: time,
-      missed: z.array(z.string()).optional(),
-    })
-    .optional(),
+  told: toldSchema.optional(),
 })
 
 /** One run of a job that ended. */

@@ -48,6 +48,14 @@ export interface UnitState {
   readonly result: string
   /** `active`, `activating`, `failed` and so on. */
   readonly activeState: string
+  /** Finer, by the type of unit: `running`, `auto-restart` and so on. */
+  readonly subState: string
+  /** Since when it is not active; undefined when it never was since the boot. */
+  readonly inactiveSince: Date | undefined
+  /** Services: how often systemd has started it again since somebody started it. */
+  readonly restarts: number
+  /** There is a file for it, enabled or not. */
+  readonly isInstalled: boolean
 }
 
 /** Whether systemd is what started this host. sd_booted(3) says where to look. */
@@ -132,6 +140,9 @@ const PROPERTIES = [
   'NextElapseUSecRealtime',
   'LastTriggerUSec',
   'Result',
+  'SubState',
+  'InactiveEnterTimestamp',
+  'NRestarts',
 ] as const
 
 /**
@@ -168,6 +179,10 @@ export function parseStates(text: string): Map<string, UnitState> {
       lastTrigger: timeOf(values.get('LastTriggerUSec')),
       result: values.get('Result') ?? '',
       activeState,
+      subState: values.get('SubState') ?? '',
+      inactiveSince: timeOf(values.get('InactiveEnterTimestamp')),
+      restarts: Number(values.get('NRestarts') ?? 0),
+      isInstalled: (values.get('UnitFileState') ?? '') !== '',
     })
   }
   return states

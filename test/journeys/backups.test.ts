@@ -97,11 +97,28 @@ test(
       'systemctl stop howdah-backup-often.timer howdah-check.timer && mv /etc/credstore/s3_key /root/',
     )
     await host.run('systemctl start howdah-backup-seldom', { okCodes: [1] })
-    const failed = /^Subject: .*backup-seldom failed/m
-    const mail = await until('a mail', async () => (await mails()).find((mail) => failed.test(mail)))
+    const mail = await mailed(/^Subject: .*backup-seldom failed/m)
     expect(mail).toContain('s3_key')
     await host.run('mv /root/s3_key /etc/credstore/ && systemctl start howdah-backup-seldom')
-    await until('a mail', async () => /backup-seldom is well again/.test((await mails()).at(-1)!))
+    await mailed(/^Subject: .*backup-seldom is well again/m)
+  },
+)
+
+test(
+  'a disk that is not mounted, and a sandbox that mounts its mount point upon itself: nothing is stored there, and it is told',
+  { timeout: 120_000 },
+  async () => {
+    const before = await mails()
+    const stored = await labels('/var/tmp/spare')
+    await host.run(`echo 'LABEL=gone /var/tmp/spare ext4 noauto 0 0' >>/etc/fstab`)
+    await host.run('systemctl start howdah-backup-seldom', { okCodes: [1] })
+    expect(await mailed(/^Subject: .*backup-seldom failed/m, before)).toContain(
+      'the store "/var/tmp/spare" is to be on "/var/tmp/spare", on which nothing is mounted',
+    )
+    await host.run(`sed -i '/LABEL=gone/d' /etc/fstab`)
+    expect(await labels('/var/tmp/spare')).toEqual(stored)
+    await host.run('systemctl start howdah-backup-seldom')
+    await mailed(/^Subject: .*backup-seldom is well again/m, before)
     await host.run(
       'rm /var/spool/mailer/*.mail; systemctl start howdah-backup-often.timer howdah-check.timer',
     )
@@ -138,46 +155,86 @@ test(
   'a unit that systemd cannot begin: is told, although no program of it has run',
   { timeout: 120_000 },
   async () => {
+    const before = await mails()
     const drop = '/etc/systemd/system/howdah-backup-often.service.d/override.conf'
     await host.run(
       `install -d ${dirname(drop)} && printf '[Service]\\nUser=gone\\n' >${drop} && systemctl daemon-reload`,
     )
-    const failed = /^Subject: .*backup-often failed: .*could not begin/m
-    const mail = await until('a mail', async () => (await mails()).find((mail) => failed.test(mail)))
+    const mail = await mailed(/^Subject: .*backup-often failed: .*could not begin/m)
     expect(mail).toContain('journalctl --unit=howdah-backup-often.service')
     await host.run(`rm -r ${dirname(drop)} && systemctl daemon-reload`)
-    await until('a mail', async () => /backup-often is well again/.test((await mails()).at(-1)!))
+    await mailed(/^Subject: .*backup-often is well again/m, before)
   },
 )
 
 test('a mistake in the host file: is told to whom it named before', { timeout: 120_000 }, async () => {
-  const before = (await mails()).length
+  const before = await mails()
   const file = join(host.root, 'etc/howdah/host.toml')
   const toml = await readFile(file, 'utf8')
   await writeFile(file, toml.replace('keep = {', 'keeep = {'))
-  await until('a mail', async () => (await mails()).length > before)
-  expect((await mails()).at(-1)).toMatch(
-    /^Subject: \[howdah db1\] backup-often failed: before it began: .*keeep/m,
-  )
+  await mailed(/^Subject: \[howdah db1\] backup-often failed: before it began: .*keeep/m, before)
   await writeFile(file, toml)
-  await until('a mail', async () => /backup-often is well again/.test((await mails()).at(-1)!))
+  expect(await mailed(/^Subject: .*backup-often is well again/m, before)).toContain('it succeeded')
 })
 
 test('a timer that was stopped: is noticed, and told', { timeout: 120_000 }, async () => {
-  const before = (await mails()).length
+  const before = await mails()
   await host.run('systemctl stop howdah-backup-often.timer')
   const checked = await howdah(['schedule', 'check'])
   expect(checked.code).toBe(1)
   expect(checked.stdout).toMatch(/backup-often\.timer is not active/)
-  await until('a mail', async () => (await mails()).length > before)
-  expect((await mails()).at(-1)).toMatch(/^Subject: \[howdah db1\] backup-often is overdue/m)
+  await mailed(/^Subject: \[howdah db1\] backup-often is overdue/m, before)
   await host.run('systemctl start howdah-backup-often.timer')
-  await until('a mail', async () => /^Subject: .*backup-often is well again/m.test((await mails()).at(-1)!))
-  expect((await howdah(['schedule', 'check'])).code).toBe(0)
+  await mailed(/^Subject: .*backup-often is well again/m, before)
+  await until('a check that is content', async () => (await howdah(['schedule', 'check'])).code === 0)
 })
 
+test(
+  'a state folder that cannot be written to: the backups go on, and it is told once, and of the recovery',
+  { timeout: 120_000 },
+  async () => {
+    const before = await mails()
+    const kept = await labels()
+    await host.run('chown root: /var/lib/howdah/jobs && chmod 0555 /var/lib/howdah/jobs')
+    const failed = /^Subject: .*backup-often failed: .*what is remembered of it cannot be kept/m
+    await mailed(failed, before)
+    await until('backups that are all newer', async () =>
+      (await labels()).every((one) => !kept.includes(one)),
+    )
+    await until('a check that is not content', async () => (await howdah(['schedule', 'check'])).code === 1)
+    await host.run('chown postgres: /var/lib/howdah/jobs && chmod 0750 /var/lib/howdah/jobs')
+    await mailed(/^Subject: .*backup-often is well again/m, before)
+    expect((await mails()).filter((mail) => failed.test(mail))).toHaveLength(1)
+  },
+)
+
+test(
+  'an archiver that ends again and again, and one that was stopped: are told, and that it runs again',
+  { timeout: 240_000 },
+  async () => {
+    const before = await mails()
+    const drop = '/etc/systemd/system/howdah-archive.service.d/loop.conf'
+    await host.run(`install -d ${dirname(drop)}`)
+    await writeFile(join(host.root, drop), '[Service]\nExecStart=\nExecStart=/bin/false\nRestartSec=1s\n')
+    await host.run('systemctl daemon-reload && systemctl restart --no-block howdah-archive')
+    await mailed(
+      /^Subject: \[howdah db1\] archive failed: .*it was started again \d+ times, and ended/m,
+      before,
+    )
+    await host.run(`rm -r ${dirname(drop)} && systemctl daemon-reload && systemctl restart howdah-archive`)
+    await mailed(/^Subject: .*archive is well again/m, before)
+    const meanwhile = await mails()
+    await host.run('systemctl stop howdah-archive')
+    const mail = await mailed(/^Subject: \[howdah db1\] archive failed: it was stopped/m, meanwhile)
+    expect(mail).toContain('journalctl --unit=howdah-archive.service')
+    await host.run('systemctl start howdah-archive')
+    await mailed(/^Subject: .*archive is well again/m, meanwhile)
+    await until('a check that is content', async () => (await howdah(['schedule', 'check'])).code === 0)
+  },
+)
+
 test('a take that is killed: is told, and the next one succeeds', { timeout: 120_000 }, async () => {
-  const before = (await mails()).length
+  const before = await mails()
   // pg_dump waits for the table as long as this session has it.
   const sleeping = sql('begin; lock table telem; select pg_sleep(30)').catch(() => {})
   await until('pg_dump to wait', async () =>
@@ -188,10 +245,8 @@ test('a take that is killed: is told, and the next one succeeds', { timeout: 120
     `select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_sleep(30)%' and pid <> pg_backend_pid()`,
   )
   await sleeping
-  await until('two mails', async () => (await mails()).length >= before + 2)
-  const [failed, well] = (await mails()).slice(before)
-  expect(failed).toMatch(/^Subject: \[howdah db1\] backup-often failed: .*KILL/m)
-  expect(well).toMatch(/^Subject: \[howdah db1\] backup-often is well again/m)
+  await mailed(/^Subject: \[howdah db1\] backup-often failed: .*KILL/m, before)
+  await mailed(/^Subject: \[howdah db1\] backup-often is well again/m, before)
   expect((await howdah(['schedule', 'check'])).code).toBe(0)
 })
 
@@ -224,6 +279,13 @@ async function mails(): Promise<string[]> {
   const { stdout } = await host.run('ls -tr /var/spool/mailer/*.mail 2>/dev/null || true')
   const names = stdout.split('\n').filter(Boolean)
   return Promise.all(names.map((name) => readFile(join(host.root, name), 'utf8')))
+}
+
+/** Waits for a mail that is none of those that were there before. */
+async function mailed(pattern: RegExp, before: readonly string[] = []): Promise<string> {
+  return until(`a mail of ${pattern.source}`, async () =>
+    (await mails()).find((mail) => pattern.test(mail) && !before.includes(mail)),
+  )
 }
 
 /** Waits until something is there, and gives it. */

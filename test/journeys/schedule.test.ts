@@ -249,6 +249,14 @@ test('killed at each step: the next installation completes it', { timeout: 120_0
 })
 
 test('remove: nothing is left but what the jobs recorded, and the drop-in', async () => {
+  // An alert that failed is known to systemd by the name of the unit that it was for.
+  const drop = '/run/systemd/system/howdah-alert@.service.d'
+  await host.run(
+    `install -d ${drop} && printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\n' >${drop}/x.conf`,
+  )
+  await host.run('systemctl daemon-reload; systemctl start howdah-alert@some.service', { okCodes: [1] })
+  await host.run(`rm -r ${drop} && systemctl daemon-reload`)
+  expect((await host.run('systemctl --failed --plain')).stdout).toContain('howdah-alert@some.service')
   expect((await schedule(['remove', '--plan'])).stdout).toMatch(
     /^- \/etc\/systemd\/system\/howdah-check\.timer$/m,
   )

@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { execLine, pathWord, plainText } from '../../scripts/schedule/escape.ts'
 import { bootHost, type TestHost } from '../support/host.ts'
-import { DIR_JOB, unitsOf } from '../support/units.ts'
+import { DIR_JOB, TOLD_AS_ROOT, unitsOf } from '../support/units.ts'
 
 // What a systemd that runs makes of what units say.
 
@@ -177,6 +177,27 @@ test.each(['postgres', 'root'])(
     ])
   },
 )
+
+test('the sandbox of an alert of root: it can become the user by whom everybody else is told', async () => {
+  await host.run('id postgres >/dev/null 2>&1 || useradd --system postgres')
+  const { stdout } = await host.run('id -u postgres; id -g postgres')
+  const [uid, gid] = stdout.split('\n')
+  // What become() puts before a program, there where this user is.
+  const becomePostgres = `setpriv --no-new-privs --reuid=${uid} --regid=${gid} --init-groups --`
+  const program = '/srv/howdah-alert'
+  await host.run(['mkdir', '-p', `${program}/scripts`, '/var/lib/howdah'])
+  await writeFile(
+    join(host.root, program, 'scripts/howdah'),
+    `#!/bin/sh\nexec ${becomePostgres} id -un >/var/lib/howdah/told-by 2>&1\n`,
+    { mode: 0o755 },
+  )
+  const units = unitsOf([DIR_JOB, TOLD_AS_ROOT], { program })
+  const alert = units.find(({ name }) => name === 'howdah-alert@.service')!
+  expect(alert.content).toContain('\nUser=root\n')
+  await writeUnit(alert.name, [alert.content])
+  await host.run('systemctl daemon-reload; systemctl start howdah-alert@test.service')
+  expect(await readFile(join(host.root, '/var/lib/howdah/told-by'), 'utf8')).toBe('postgres\n')
+})
 
 const MANAGER = ['org.freedesktop.systemd1', '/org/freedesktop/systemd1'] as const
 

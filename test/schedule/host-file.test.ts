@@ -1,7 +1,7 @@
 import { chmod, chown, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { assertProgram, writableBy } from '../../scripts/schedule/host-file.ts'
+import { assertCommand, writableBy } from '../../scripts/schedule/host-file.ts'
 
 const isRoot = process.getuid?.() === 0
 
@@ -40,7 +40,7 @@ describe.runIf(isRoot)('a program that root is to run', () => {
   test.each(['mailer', 'good-link', 'my "mailer"; exit 1'])(
     '%j, which only root writes to: may be',
     async (name) => {
-      await expect(assertProgram(join(dir, name))).resolves.toBeUndefined()
+      await expect(assertCommand([join(dir, name), '-t'])).resolves.toBeUndefined()
     },
   )
 
@@ -50,15 +50,27 @@ describe.runIf(isRoot)('a program that root is to run', () => {
     ['open/mailer', '/open" can be changed by everybody'],
     ['bad-link', '/open" can be changed by everybody'],
   ])('%j: is refused', async (name, message) => {
-    await expect(assertProgram(join(dir, name))).rejects.toMatchObject({
+    await expect(assertCommand([join(dir, name), '-t'])).rejects.toMatchObject({
       code: 'not-permitted',
       message: expect.stringContaining(message),
       hint: expect.stringContaining('/usr/local/sbin'),
     })
   })
 
+  test.each([
+    ['open/mailer', '/open" can be changed by everybody'],
+    ['open/made-later', '/open" can be changed by everybody'],
+    ['bad-link', '/open" can be changed by everybody'],
+  ])('a script that the program is told to run, %j: is refused', async (name, message) => {
+    await expect(assertCommand(['/bin/sh', join(dir, name)])).rejects.toMatchObject({
+      code: 'not-permitted',
+      message: expect.stringMatching(new RegExp(`cannot run "/bin/sh" to tell people: .*${message}`)),
+    })
+    await expect(assertCommand(['/bin/sh', join(dir, 'mailer'), '/etc/hostname'])).resolves.toBeUndefined()
+  })
+
   test('none, or one that depends on where it is run: is refused', async () => {
-    await expect(assertProgram(join(dir, 'gone'))).rejects.toMatchObject({ code: 'file-unreadable' })
-    await expect(assertProgram('sendmail')).rejects.toMatchObject({ code: 'not-permitted' })
+    await expect(assertCommand([join(dir, 'gone')])).rejects.toMatchObject({ code: 'file-unreadable' })
+    await expect(assertCommand(['sendmail'])).rejects.toMatchObject({ code: 'not-permitted' })
   })
 })

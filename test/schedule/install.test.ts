@@ -114,6 +114,10 @@ describe('actions', () => {
     lastTrigger: undefined,
     result: 'success',
     activeState: 'active',
+    subState: 'waiting',
+    inactiveSince: undefined,
+    restarts: 0,
+    isInstalled: true,
   }
   const scene: UnitScene = {
     wanted: [
@@ -215,7 +219,8 @@ test('states: as systemd prints them, in UTC; what is unknown has none', () => {
   const text = [
     'Id=p-a.timer\nActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no',
     'ActiveEnterTimestamp=Mon 2026-11-23 08:00:00 UTC\nNextElapseUSecRealtime=Tue 2026-11-24 02:00:00 UTC',
-    'LastTriggerUSec=n/a\nResult=success\n\nId=p-b.service\nActiveState=failed\nUnitFileState=\nResult=exit-code\n',
+    'LastTriggerUSec=n/a\nResult=success\nSubState=waiting\n\nId=p-b.service\nActiveState=failed\nUnitFileState=',
+    'Result=exit-code\nSubState=failed\nNRestarts=7\nInactiveEnterTimestamp=Mon 2026-11-23 08:00:01 UTC\n',
   ].join('\n')
   expect([...parseStates(text)]).toEqual([
     [
@@ -229,6 +234,10 @@ test('states: as systemd prints them, in UTC; what is unknown has none', () => {
         lastTrigger: undefined,
         result: 'success',
         activeState: 'active',
+        subState: 'waiting',
+        inactiveSince: undefined,
+        restarts: 0,
+        isInstalled: true,
       },
     ],
     [
@@ -242,6 +251,10 @@ test('states: as systemd prints them, in UTC; what is unknown has none', () => {
         lastTrigger: undefined,
         result: 'exit-code',
         activeState: 'failed',
+        subState: 'failed',
+        inactiveSince: new Date('2026-11-23T08:00:01Z'),
+        restarts: 7,
+        isInstalled: false,
       },
     ],
   ])

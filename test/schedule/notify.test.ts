@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { chmod, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { createServer, type IncomingHttpHeaders, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir, uptime } from 'node:os'
@@ -41,6 +41,8 @@ afterAll(async () => {
   await rm(dir, { recursive: true })
 })
 
+const isRoot = process.getuid?.() === 0
+
 const BEGUN = '2026-01-01T02:00:00.000Z'
 const FAILED: Partial<JobState> = {
   failures: 1,
@@ -79,6 +81,7 @@ state_dir = "${own}/state"
 [postgres]
 major = 17
 [schedule]
+user = "${isRoot ? 'root' : 'postgres'}"
 on_failure = [${onFailure}]
 runtime_limit = "9999d"
 [notify.ops]
@@ -268,18 +271,117 @@ describe('schedule notify', () => {
     expect((await notify()).stdout).toBe(told)
   })
 
-  test('state of a newer format: is a failure, and the other jobs are told of all the same', async () => {
+  test.each([
+    ['of a newer format', (path: string) => writeFile(path, '{"format":2}'), /format 2/],
+    ['that is no file', (path: string) => rm(path).then(() => mkdir(path)), /it is a folder/],
+  ])('state %s: is told as a failure of its own, once, and the other jobs as ever', async (_, spoil, why) => {
     posted = []
     status = 200
     const { host, notify, set } = await testHost('"chat"')
     await set(FAILED)
-    await writeFile(join(host.host.state_dir, 'jobs/archive-check.json'), '{"format":2}')
-    const { code, stderr } = await notify()
-    expect({ code, stderr }).toMatchObject({ code: 11, stderr: expect.stringContaining('format 2') })
-    expect(posted.map(({ body }) => body['job'])).toEqual(['backup-nightly'])
+    const path = join(host.host.state_dir, 'jobs/archive-check.json')
+    await spoil(path)
+    expect(await notify()).toMatchObject({ code: 0 })
+    expect(new Set(posted.map(({ body }) => body['job']))).toEqual(
+      new Set(['archive-check', 'backup-nightly']),
+    )
+    expect(posted).toHaveLength(2)
+    const told = posted.find(({ body }) => body['job'] === 'archive-check')!
+    expect(told.body['reason']).toMatch(/^what is remembered of it cannot be kept: /)
+    expect(told.body['reason']).toMatch(why)
   })
 
-  test.each(['howdah-archive.service', 'something-else.service'])(
+  test.runIf(isRoot)(
+    'state folder that root is not to write through: people are told once all the same, and of the recovery',
+    async () => {
+      posted = []
+      status = 200
+      await mkdir('/run/lock/howdah', { recursive: true, mode: 0o750 })
+      const { host, notify } = await testHost('"chat"')
+      const folder = join(host.host.state_dir, 'jobs')
+      await rename(folder, `${folder}-elsewhere`)
+      await symlink(`${folder}-elsewhere`, folder)
+      const job = (at: number) => posted[at]!.body
+      expect(await notify('--unit', 'howdah-backup-nightly.service')).toMatchObject({ code: 0 })
+      expect(job(0)).toMatchObject({ job: 'backup-nightly', state: 'failed' })
+      expect(job(0)['reason']).toContain('is to be a folder, and it is something else, such as a link')
+      expect(await notify('--unit', 'howdah-backup-nightly.service')).toMatchObject({
+        stdout: 'nothing is due\n',
+      })
+      await rm(folder)
+      await rename(`${folder}-elsewhere`, folder)
+      // What it says is older than what was told.
+      expect(await notify('--unit', 'howdah-backup-nightly.service')).toMatchObject({
+        stdout: 'nothing is due\n',
+      })
+      const now = new Date().toISOString()
+      const last = { begun: now, ended: now, result: 'success', reason: 'exit code 0' } as const
+      await changeState(host, 'backup-nightly', (state) => ({ ...state, last, lastSuccess: now }))
+      expect((await notify('--unit', 'howdah-backup-nightly.service')).stdout).toContain('recovered')
+      expect((await notify()).stdout).toBe('nothing is due\n')
+    },
+  )
+
+  test.runIf(isRoot)(
+    'alert that runs as root for the sake of one who is privileged: everybody else is told by the user of the jobs',
+    async () => {
+      const { file, notify, set } = await testHost()
+      const own = join(file, '..')
+      const tells = (name: string) =>
+        `[notify.${name}]\ncommand = ["sh", "-c", "id -un >>${own}/out/${name}"]\n`
+      await mkdir(join(own, 'out'))
+      for (const folder of [dir, own, join(own, 'out')]) await chmod(folder, 0o777)
+      const toml = (await readFile(file, 'utf8'))
+        .replace('user = "root"', 'user = "nobody"')
+        .replace('on_failure = ["ops", "chat"]', 'on_failure = ["who", "mailer"]')
+      await writeFile(file, `${toml}${tells('who')}${tells('mailer')}privileged = true\n`)
+      await set(FAILED)
+      expect((await notify()).code).toBe(0)
+      expect(await readFile(join(own, 'out/who'), 'utf8')).toBe('nobody\n')
+      expect(await readFile(join(own, 'out/mailer'), 'utf8')).toBe('root\n')
+    },
+  )
+
+  test('check that could tell everybody: asks the address that watches it; one that could not does not', async () => {
+    const { file, notify, set } = await testHost('"chat"')
+    const pinged: string[] = []
+    const watcher = createServer((request, response) => {
+      pinged.push(request.url!)
+      response.end()
+    }).listen(0, '127.0.0.1')
+    await once(watcher, 'listening')
+    const address = `http://127.0.0.1:${(watcher.address() as AddressInfo).port}/alive`
+    const toml = await readFile(file, 'utf8')
+    await writeFile(file, toml.replace('[schedule]\n', `[schedule]\nping = "${address}"\n`))
+    try {
+      posted = []
+      status = 200
+      expect((await notify()).code).toBe(0)
+      expect((await notify('--unit', 'howdah-backup-nightly.service')).code).toBe(0)
+      expect(pinged).toEqual(['/alive'])
+      status = 503
+      await set(FAILED)
+      expect((await notify()).code).toBe(25)
+      expect(pinged).toEqual(['/alive'])
+    } finally {
+      watcher.close()
+    }
+  })
+
+  test('unit of a job that is no longer in the host file, which names nobody for all: everybody is told', async () => {
+    posted = []
+    status = 200
+    const { file, notify, mails } = await testHost('')
+    const toml = await readFile(file, 'utf8')
+    await writeFile(file, toml.replace(/\[notify\.broken\]\n.*\n/, ''))
+    expect((await notify('--unit', 'howdah-backup-renamed.service')).stdout).toBe(
+      'told ops, chat: howdah-backup-renamed.service failed\n',
+    )
+    expect(await mails()).toContain('Subject: [howdah db1] howdah-backup-renamed.service failed')
+    expect(posted).toHaveLength(1)
+  })
+
+  test.each(['howdah-backup-gone.service', 'something-else.service'])(
     'unit that is no job, %s: that it failed is told',
     async (unit) => {
       posted = []

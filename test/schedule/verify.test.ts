@@ -31,6 +31,7 @@ const HOSTS: readonly (readonly [string, readonly string[]])[] = [
   ['a store in S3', [S3_JOB]],
   ['both, and somebody to tell', [DIR_JOB, S3_JOB, NOTIFIED]],
   ['a job of root', [ROOT_JOB]],
+  ['root for all of them', [DIR_JOB, '[schedule]\nuser = "root"\n']],
   ['a program that tells as root', [DIR_JOB, S3_JOB, TOLD_AS_ROOT]],
 ]
 
