@@ -44,6 +44,8 @@ export interface Outcome {
   readonly result: unknown
   /** `false` ends the script with 1: the check says no. */
   readonly ok?: boolean
+  /** What went wrong although there is a result: it is told after that, and gives the exit code. */
+  readonly fail?: Fail
 }
 
 /** One thing that a script does. */
@@ -117,24 +119,30 @@ export async function main(script: Script): Promise<void> {
 }
 
 function print(script: Script, verb: string, outcome: Outcome, json: boolean): void {
-  const ok = outcome.ok ?? true
-  const document = { format: 1, script: script.name, verb, ok, result: outcome.result }
+  const { fail, ok = fail === undefined } = outcome
+  const error = fail && { error: documentOf(fail) }
+  const document = { format: 1, script: script.name, verb, ok, result: outcome.result, ...error }
   const text = json ? JSON.stringify(document) : outcome.text
   if (text !== '') process.stdout.write(`${text}\n`)
-  process.exitCode = ok ? 0 : 1
+  process.exitCode = ok ? 0 : (fail?.exitCode ?? 1)
+  if (fail) tell(script, fail)
 }
 
 function report(script: Script, verb: string, thrown: unknown, json: boolean): void {
   const fail = asFail(thrown)
   process.exitCode = fail.exitCode
   if (json) {
-    const error = {
-      code: fail.code,
-      message: maskUrls(fail.message),
-      ...(fail.hint && { hint: maskUrls(fail.hint) }),
-    }
+    const error = documentOf(fail)
     process.stdout.write(`${JSON.stringify({ format: 1, script: script.name, verb, ok: false, error })}\n`)
   }
+  tell(script, fail)
+}
+
+function documentOf({ code, message, hint }: Fail): Readonly<Record<string, string>> {
+  return { code, message: maskUrls(message), ...(hint && { hint: maskUrls(hint) }) }
+}
+
+function tell(script: Script, fail: Fail): void {
   log('error', `${script.name}: ${colour('red', 'error', process.stderr)} [${fail.code}] ${fail.message}`)
   if (fail.hint) log('error', `${script.name}: hint: ${fail.hint}`)
   if (fail.code === 'bug' && fail.cause instanceof Error) log('error', fail.cause.stack ?? '')

@@ -383,7 +383,6 @@ export type DatabaseSpec = z.output<typeof database>
 export type GrantSpec = z.output<typeof grant>
 /** A setting's value: a list keeps its elements, since each is quoted by itself. */
 export type SettingValue = string | readonly string[]
-export type ReingestSpec = Host['reingest'][string]
 export type { ArchiveSpec, BackupSpec, StoreSpec } from './backup-schema.ts'
 export type { AddressSpec } from './schedule-schema.ts'
 export { store as storeSchema } from './backup-schema.ts'

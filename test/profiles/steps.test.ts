@@ -39,6 +39,17 @@ const SEEDS: Readonly<Record<string, readonly (readonly [table: string, row: Row
     ['file_origins', { origin_host: 'h', origin_path: '/p', size_bytes: 7 }],
     ['file_ingest_times', { ts: '2026-03-14 01:02:03Z', device: 'd', origin_host: 'h', origin_path: '/p' }],
     ['file_replicas', { hostname: 'b', origin_host: 'h', origin_path: '/p' }],
+    [
+      'file_ingests',
+      {
+        origin_host: 'h',
+        origin_path: '/p',
+        state: 'whole',
+        tried_at: '2026-03-14 01:02:03Z',
+        tried_by: 'h',
+      },
+    ],
+    ['file_rejects', { origin_host: 'h', origin_path: '/p', line: 7, reason: 'r', content: 'c' }],
   ],
 }
 

@@ -20,7 +20,7 @@ beforeAll(async () => {
 afterAll(() => server[Symbol.asyncDispose]())
 
 beforeEach(async () => {
-  await sql('truncate telem, file_origins, file_ingest_times, file_replicas')
+  await sql('truncate telem, file_origins, file_ingest_times, file_replicas, file_ingests, file_rejects')
   await sql(`insert into telem values ('2026-03-14 00:00Z', 'd', '{}');
     insert into file_origins values ('aoc', '/a', now(), now(), 1);
     insert into file_ingest_times values ('2026-03-14 00:00Z', 'd', now(), 'aoc', '/a');
@@ -61,7 +61,7 @@ test('--plan, or without consent: says what it would do, and nothing is done', a
     expect(await reset('--level', level)).toMatchObject({ code: 40, stdout: '' })
   }
   expect((await reset('--level', '1', '--plan')).stdout).toContain(
-    'truncate public.file_ingest_times, public.file_origins, public.file_replicas, public.telem restart identity;',
+    'truncate public.file_ingest_times, public.file_ingests, public.file_origins, public.file_rejects, public.file_replicas, public.telem restart identity;',
   )
   expect((await reset('--level', '3', '--plan')).stdout).toMatch(
     /drop database if exists "xtelem" with \(force\);\n.*drop role if exists "xsup";\n.*drop role if exists "xtelem";/,
@@ -83,7 +83,7 @@ test('level 1: no table keeps a row, also where somebody has dropped its foreign
 })
 
 describe('level 2', () => {
-  test('two tables were dropped by hand, and those that refer to them have lost their keys: all four are made anew, and no old row keeps a file from being read', async () => {
+  test('two tables were dropped by hand, and those that refer to them have lost their keys: all are made anew, and no old row keeps a file from being read', async () => {
     const before = await schema()
     await sql('drop table telem cascade; drop table file_origins cascade')
     const done = await allowed('2')

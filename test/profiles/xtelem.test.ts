@@ -12,7 +12,7 @@ beforeAll(async () => {
 
 afterAll(() => server[Symbol.asyncDispose]())
 
-test('provisioned from nothing: four tables, the view and the tablespace; xsup reads, and does not write', async () => {
+test('provisioned from nothing: six tables, the view and the tablespace; xsup reads, and does not write', async () => {
   expect(await profile.run('provision', 'apply', '--yes')).toMatchObject({ code: 0 })
   expect(await profile.run('provision', 'plan', '--check')).toMatchObject({ code: 0 })
   expect(await profile.run('migrate', 'up', '--scratch')).toMatchObject({ code: 0 })
@@ -24,8 +24,8 @@ test('provisioned from nothing: four tables, the view and the tablespace; xsup r
             has_table_privilege('xsup', 'telem', 'select') as reads, has_table_privilege('xsup', 'telem', 'insert') as writes`,
   )
   expect(row).toEqual({
-    tables: 'file_ingest_times file_origins file_replicas telem',
-    keys: 2,
+    tables: 'file_ingest_times file_ingests file_origins file_rejects file_replicas telem',
+    keys: 4,
     space: 'data_array',
     reads: true,
     writes: false,

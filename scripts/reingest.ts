@@ -1,0 +1,116 @@
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/howdah" "$0" "$@"'
+/**
+ * Fills tables again from the files that their rows came from.
+ *
+ *     howdah reingest ingest -c conf/xtelem.toml
+ *
+ * Exit codes: 0 all was read, 1 verify: the table is not what the files say, 2 usage, 10 host file, 11 some file is
+ * not a row in each line, or cannot be read at all, 30-33 server.
+ */
+import { loadHost, requireCluster } from './cluster/open.ts'
+import { type Call, main, type Outcome } from './core/cli.ts'
+import { type Code, Fail } from './core/fail.ts'
+import { log } from './core/log.ts'
+import { beginProgress } from './core/progress.ts'
+import { formatCount, formatSize } from './core/quantity.ts'
+import { currentUser } from './core/user.ts'
+import { ingest, planIngest, type Summary } from './reingest/ingest.ts'
+import { type Job, jobOf } from './reingest/job.ts'
+import { showChecked, showJob, showStanding, showSummary } from './reingest/show.ts'
+import { verify } from './reingest/verify.ts'
+
+const FAILS: readonly Code[] = [
+  'host-file',
+  'file-unreadable',
+  'not-permitted',
+  'server-unreachable',
+  'server-denied',
+  'server-failed',
+  'cluster-mismatch',
+]
+
+await main({
+  name: 'reingest',
+  summary: 'fill tables again from the files that their rows came from',
+  example: 'howdah reingest ingest telem -c conf/xtelem.toml',
+  verbs: [
+    {
+      name: 'ingest',
+      summary: 'read the files that are new or were changed; on several hosts at once, if you like',
+      args: ['[name]'],
+      common: ['file', 'plan'],
+      fails: FAILS,
+      run: ingestFiles,
+    },
+    {
+      name: 'backfill',
+      summary: 'the same as ingest',
+      args: ['[name]'],
+      common: ['file', 'plan'],
+      fails: FAILS,
+      run: ingestFiles,
+    },
+    {
+      name: 'verify',
+      summary: 'read all files again, and compare each with the rows of the table',
+      args: ['[name]'],
+      common: ['file'],
+      fails: FAILS,
+      run: verifyFiles,
+    },
+  ],
+})
+
+async function ingestFiles(call: Call): Promise<Outcome> {
+  const job = await openJob(call)
+  if (call.planOnly) return planned(job)
+  const begun = performance.now()
+  const seconds = () => (performance.now() - begun) / 1000
+  using progress = beginProgress(`reingest ${job.name}`, call.json)
+  const summary = await ingest(job, (state) => progress.show(showStanding(state, seconds())))
+  const outcome = { text: showSummary(summary, seconds()), result: { ...aboutJob(job), ...summary } }
+  const fail = failOf(summary)
+  return fail ? { ...outcome, fail } : outcome
+}
+
+async function planned(job: Job): Promise<Outcome> {
+  const files = await planIngest(job)
+  const bytes = files.reduce((sum, file) => sum + file.bytes, 0)
+  const text = [
+    ...files.slice(0, 100).map(({ host, path }) => `${host}:${path}`),
+    ...(files.length > 100 ? [`and ${formatCount(files.length - 100)} more`] : []),
+    `would be read: ${formatCount(files.length)} files, ${formatSize(bytes)}`,
+  ]
+  return { text: text.join('\n'), result: { ...aboutJob(job), files, bytes } }
+}
+
+async function verifyFiles(call: Call): Promise<Outcome> {
+  const job = await openJob(call)
+  using progress = beginProgress(`reingest ${job.name}: verify`, call.json)
+  const checked = await verify(job, (done, all) => progress.show(`${done} of ${all} files`))
+  const ok = checked.differing.length === 0 && checked.extra === 0
+  return { text: showChecked(checked), result: { ...aboutJob(job), ...checked }, ok }
+}
+
+async function openJob(call: Call): Promise<Job> {
+  const { host } = await loadHost(call.file, call.overrides)
+  const job = jobOf(host, await requireCluster(host), call.args[0])
+  if (!call.json) log('info', `reingest: ${showJob(job, currentUser())}`)
+  return job
+}
+
+function aboutJob({ name, database, hostname, role }: Job): Readonly<Record<string, string | null>> {
+  return { job: name, database, hostname, role: role ?? null, user: currentUser() }
+}
+
+function failOf({ files }: Summary): Fail | undefined {
+  const { partial, failed } = files
+  if (partial + failed === 0) return undefined
+  const what = [
+    ...(failed > 0 ? [`${formatCount(failed)} files were not stored`] : []),
+    ...(partial > 0 ? [`${formatCount(partial)} files were stored in part`] : []),
+  ]
+  return new Fail('file-unreadable', what.join(', '), {
+    hint: 'Why stands in the tables file_ingests and file_rejects.',
+  })
+}

@@ -1,0 +1,173 @@
+import { createHash } from 'node:crypto'
+import { constants as fsConstants, type BigIntStats } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
+import { Readable, type Transform } from 'node:stream'
+import { constants, createGunzip, createZstdDecompress } from 'node:zlib'
+import { output } from '../core/exec.ts'
+import { Fail, messageOf } from '../core/fail.ts'
+import { isMissing, reasonOf } from '../core/file.ts'
+
+/** One file that is read from its beginning to its end. */
+export interface Source extends AsyncDisposable {
+  readonly size: bigint
+  /** When it was last written to, in UTC to the microsecond. */
+  readonly modified: string
+  readonly modifiedSeconds: number
+  /** What is in it, unpacked or decoded; to be asked for once. @throws {Fail} `file-unreadable`, `command-failed` */
+  blocks(): AsyncGenerator<Buffer, void>
+  /** What is known when all of it was read. */
+  end(): Promise<{
+    readonly sha256: string
+    /** A gzip stream without its end. */
+    readonly isTorn: boolean
+    readonly isChanged: boolean
+  }>
+  /** Reads all of it, as it stands on the disk. */
+  hash(): Promise<string>
+}
+
+const READ_BYTES = 256 * 1024
+
+/**
+ * Opens a file.
+ * @param ending of its name, such as `.ndjson.gz`
+ * @param decoder a program that prints what is in it
+ * @returns undefined when it is not there
+ * @throws {Fail} `file-unreadable`
+ */
+export async function openSource(
+  path: string,
+  ending: string,
+  decoder: readonly string[] | undefined,
+): Promise<Source | undefined> {
+  // A pipe of that name would be waited for.
+  const handle = await open(path, fsConstants.O_RDONLY | fsConstants.O_NONBLOCK).catch((error: unknown) => {
+    if (isMissing(error)) return undefined
+    throw new Fail('file-unreadable', `cannot read "${path}": ${reasonOf(error)}`, { cause: error })
+  })
+  if (!handle) return undefined
+  const before = await handle.stat({ bigint: true })
+  if (!before.isFile()) {
+    await handle.close()
+    throw new Fail('file-unreadable', `cannot read "${path}": it is no file`)
+  }
+  const raw = new RawFile(handle)
+  let isTorn = false
+  return {
+    size: before.size,
+    modified: microseconds(before.mtimeNs),
+    modifiedSeconds: Number(before.mtimeNs / 1_000_000_000n),
+    async *blocks() {
+      if (decoder) yield* decoded([...decoder, path])
+      else if (ending.endsWith('.gz')) isTorn = yield* gunzipped(raw)
+      else if (ending.endsWith('.zst')) yield* unpacked(createZstdDecompress(), raw.read())
+      else yield* raw.read()
+    },
+    async end() {
+      const after = await handle.stat({ bigint: true })
+      return { sha256: await raw.sha256(), isTorn, isChanged: isOther(before, after) }
+    },
+    hash: () => raw.sha256(),
+    [Symbol.asyncDispose]: () => handle.close(),
+  }
+}
+
+/** A moment in nanoseconds since 1970 as PostgreSQL reads it, cut to its microseconds. Pure. */
+export function microseconds(nanoseconds: bigint): string {
+  const micros = nanoseconds / 1000n
+  const seconds = micros / 1_000_000n
+  const fraction = (micros % 1_000_000n).toString().padStart(6, '0')
+  return `${new Date(Number(seconds) * 1000).toISOString().slice(0, 19)}.${fraction}Z`
+}
+
+function isOther(a: BigIntStats, b: BigIntStats): boolean {
+  return a.size !== b.size || a.mtimeNs !== b.mtimeNs
+}
+
+/** The bytes of a file, which are hashed while they are read. */
+class RawFile {
+  private readonly handle: FileHandle
+  private hashed: string | undefined
+  /** The last four bytes: in a gzip file how long it is unpacked. */
+  last: Buffer = Buffer.alloc(0)
+
+  constructor(handle: FileHandle) {
+    this.handle = handle
+  }
+
+  async *read(): AsyncGenerator<Buffer, void> {
+    const digest = createHash('sha256')
+    this.last = Buffer.alloc(0)
+    for await (const chunk of this.again()) {
+      digest.update(chunk)
+      this.last = Buffer.concat([this.last, chunk.subarray(-4)]).subarray(-4)
+      yield chunk
+    }
+    this.hashed = digest.digest('hex')
+  }
+
+  /** From the beginning, whatever was read. */
+  again(): AsyncIterable<Buffer> {
+    return this.handle.createReadStream({ start: 0, autoClose: false, highWaterMark: READ_BYTES })
+  }
+
+  async sha256(): Promise<string> {
+    if (this.hashed !== undefined) return this.hashed
+    const digest = createHash('sha256')
+    for await (const chunk of this.again()) digest.update(chunk)
+    return digest.digest('hex')
+  }
+}
+
+/**
+ * Unpacks a gzip file; one that is still being written has no end, and what is there is what there is.
+ * @returns whether it has no end
+ */
+async function* gunzipped(raw: RawFile): AsyncGenerator<Buffer, boolean> {
+  const gunzip = createGunzip({ chunkSize: READ_BYTES, finishFlush: constants.Z_SYNC_FLUSH })
+  let bytes = 0
+  for await (const chunk of unpacked(gunzip, raw.read())) {
+    bytes += chunk.length
+    yield chunk
+  }
+  // RFC 1952, ISIZE. It is that of the last one where there are several in a row.
+  const isWhole = raw.last.length === 4 && raw.last.readUInt32LE() === bytes % 2 ** 32 && bytes > 0
+  return !isWhole && isCutOff(raw)
+}
+
+async function isCutOff(raw: RawFile): Promise<boolean> {
+  const gunzip = createGunzip()
+  let bytes = 0
+  try {
+    for await (const chunk of raw.again()) bytes += chunk.length
+    for await (const _ of Readable.from(raw.again()).pipe(gunzip));
+    return bytes === 0
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'Z_BUF_ERROR') return true
+    throw error
+  }
+}
+
+async function* unpacked(unpack: Transform, raw: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void> {
+  const packed = Readable.from(raw)
+  packed.once('error', (error) => unpack.destroy(error))
+  try {
+    yield* packed.pipe(unpack) as AsyncIterable<Buffer>
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === undefined || !code.startsWith('Z')) throw error
+    throw new Fail('file-unreadable', `what is packed is damaged: ${messageOf(error)}`, { cause: error })
+  } finally {
+    packed.destroy()
+    unpack.destroy()
+  }
+}
+
+async function* decoded(argv: readonly string[]): AsyncGenerator<Buffer, void> {
+  try {
+    yield* output(argv)
+  } catch (error) {
+    if (!(error instanceof Fail) || error.hint === undefined) throw error
+    throw new Fail(error.code, `${error.message}: ${error.hint}`, { cause: error })
+  }
+}

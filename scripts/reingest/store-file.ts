@@ -1,0 +1,205 @@
+import type { Client } from 'pg'
+import { copyIn } from '../cluster/copy.ts'
+import { Fail, messageOf } from '../core/fail.ts'
+import { type Job, type Recipe, recipeOf } from './job.ts'
+import {
+  claim,
+  type Claimed,
+  type Entry,
+  findSame,
+  type Origin,
+  writeEntry,
+  writeIngestTime,
+  writeOrigin,
+  writeRejects,
+} from './ledger.ts'
+import { type Found, nothingFound, rowsOf } from './rows.ts'
+import { openSource, type Source } from './source.ts'
+
+/** What became of a file that was tried: it has an entry now, or somebody else has it, or it needs none. */
+export type Tried = Entry | 'held' | 'done'
+
+/** A run over many files. */
+export interface Run {
+  readonly job: Job
+  /** When it began, by the clock of the server. */
+  readonly begun: string
+  /** The host and the process that it is. */
+  readonly by: string
+}
+
+/** A file that was written to so lately may be written to now. */
+const OPEN_SECONDS = 3600
+
+/**
+ * Reads a file into the table: its rows, its rejects and its entry in the ledger in one transaction.
+ * @throws when the connection is lost, or the server has no room; what is wrong with the file is in its entry
+ */
+export async function storeFile(client: Client, run: Run, origin: Origin): Promise<Tried> {
+  await client.query('begin')
+  try {
+    const claimed = await claim(client, origin, { begun: run.begun, hostname: run.job.hostname })
+    if (typeof claimed === 'string') {
+      await client.query('rollback')
+      return claimed
+    }
+    const entry = await tryFile(client, run, { origin, claimed })
+    await writeEntry(client, origin, entry, run.by)
+    await client.query('commit')
+    return entry
+  } catch (error) {
+    await client.query('rollback').catch(() => {})
+    throw error
+  }
+}
+
+interface Task {
+  readonly origin: Origin
+  readonly claimed: Claimed
+}
+
+/** What the server can say against the rows of one file: SQLSTATE classes data exception and integrity constraint. */
+const OF_THE_FILE = /^(22|23|54)/
+const UNIQUE_VIOLATION = '23505'
+
+async function tryFile(client: Client, run: Run, task: Task): Promise<Entry> {
+  await client.query('savepoint file')
+  try {
+    return await readFile(client, run, task)
+  } catch (error) {
+    const { code } = error as { code?: string }
+    const isOfFile =
+      error instanceof Fail
+        ? ['file-unreadable', 'command-failed', 'not-permitted'].includes(error.code)
+        : typeof code === 'string' && (OF_THE_FILE.test(code) || FILE_ERRNO.test(code))
+    if (!isOfFile) throw error
+    await client.query('rollback to savepoint file')
+    return failed(task.claimed, messageOf(error))
+  }
+}
+
+/** What the system says against reading it. */
+const FILE_ERRNO = /^(EIO|EACCES|EPERM|ESTALE|ELOOP|ENAMETOOLONG|EISDIR|ENXIO)$/
+
+function failed({ size, modified }: Claimed, reason: string): Entry {
+  const none = { device: null, sha256: null, rows: 0, known: 0, conflicts: 0, rejects: 0 }
+  return { ...none, state: 'failed', reason: reason.replaceAll('\0', ''), size, modified }
+}
+
+async function readFile(client: Client, { job }: Run, { origin, claimed }: Task): Promise<Entry> {
+  const recipe = recipeOf(job, origin.path)
+  await using opened = await openFirst(job, { origin, claimed }, recipe)
+  const { source, isOriginal } = opened
+  // A copy of it stands for the original as it was when it was last seen.
+  const { size, modified } = isOriginal ? { size: String(source.size), modified: source.modified } : claimed
+  const same = await findSame(client, origin, { ...recipe, hash: () => source.hash() })
+  const about = { device: recipe.device, size, modified }
+  if (isOriginal) await writeOrigin(client, origin, source)
+  if (same !== undefined) {
+    const none = { rows: 0, known: 0, conflicts: 0, rejects: 0 }
+    await writeRejects(client, origin, [])
+    return { ...about, ...none, state: 'same', reason: `the same as ${same}`, sha256: await source.hash() }
+  }
+  const { found, stored } = await copyRows(client, { source, recipe, isAgain: claimed.isAgain })
+  const end = await source.end()
+  const isLive = isOriginal && (end.isChanged || Date.now() / 1000 - source.modifiedSeconds < OPEN_SECONDS)
+  const verdict = judge(found, end, isLive)
+  const torn = found.torn !== undefined && !isLive ? [found.torn] : []
+  await writeRejects(client, origin, [...found.rejects, ...torn])
+  await writeIngestTime(client, origin, recipe)
+  return { ...about, ...stored, ...verdict, sha256: end.sha256, rejects: found.rejected + torn.length }
+}
+
+/** What is to be said of a file that was read to its end. */
+function judge(
+  found: Found,
+  end: { readonly isTorn: boolean; readonly isChanged: boolean },
+  isLive: boolean,
+): Pick<Entry, 'state' | 'reason'> {
+  if (found.rejected > 0 && found.rows === 0) {
+    const [first] = found.rejects
+    throw new Fail('file-unreadable', `none of its ${found.rejected} lines is a row: ${first!.reason}`)
+  }
+  const isCut = end.isTorn || found.torn !== undefined
+  const reasons = [
+    ...(found.rejected > 0 ? [`${found.rejected} lines are no rows`] : []),
+    ...(end.isTorn ? ['the gzip stream has no end'] : []),
+    ...(found.torn ? [found.torn.reason] : []),
+    ...(end.isChanged ? ['it was changed while it was read'] : []),
+  ]
+  const reason = reasons.length > 0 ? reasons.join('; ') : null
+  if (found.rejected > 0 || (isCut && !isLive)) return { state: 'partial', reason }
+  return { state: isCut || end.isChanged ? 'open' : 'whole', reason }
+}
+
+interface Opened extends AsyncDisposable {
+  readonly source: Source
+  readonly isOriginal: boolean
+}
+
+/** The original, or else a copy of it that this host has. */
+async function openFirst({ hostname }: Job, { origin, claimed }: Task, recipe: Recipe): Promise<Opened> {
+  const paths = origin.host === hostname ? [origin.path, ...claimed.replicas] : claimed.replicas
+  for (const [index, path] of paths.entries()) {
+    const source = await openSource(path, recipe.ending, recipe.decoder)
+    if (source === undefined) continue
+    const isOriginal = origin.host === hostname && index === 0
+    return { source, isOriginal, [Symbol.asyncDispose]: () => source[Symbol.asyncDispose]() }
+  }
+  const copies = claimed.replicas.length === 0 ? 'and has no copy here' : 'nor is a copy of it'
+  throw new Fail('file-unreadable', `it is not there any more, ${copies}`)
+}
+
+interface Input {
+  readonly source: Source
+  readonly recipe: Recipe
+  readonly isAgain: boolean
+}
+
+type Stored = Pick<Entry, 'rows' | 'known' | 'conflicts'>
+
+/** Straight into the table where no row of the file is there yet, which is found out by trying; through a table of its own else. */
+async function copyRows(client: Client, input: Input): Promise<{ found: Found; stored: Stored }> {
+  if (!input.isAgain) {
+    const found = nothingFound()
+    await client.query('savepoint straight')
+    try {
+      const rows = await copyIn(
+        client,
+        COPY.replace('TABLE', 'telem'),
+        rowsOf(input.source.blocks(), input.recipe, found),
+      )
+      await client.query('release savepoint straight')
+      return { found, stored: { rows, known: 0, conflicts: 0 } }
+    } catch (error) {
+      if ((error as { code?: string }).code !== UNIQUE_VIOLATION) throw error
+      await client.query('rollback to savepoint straight')
+    }
+  }
+  const found = nothingFound()
+  await client.query(STAGE)
+  const sent = await copyIn(
+    client,
+    COPY.replace('TABLE', 'pg_temp.staged'),
+    rowsOf(input.source.blocks(), input.recipe, found),
+  )
+  const { rowCount } = await client.query(MERGE)
+  const { rows } = await client.query<{ conflicts: string }>(CONFLICTS)
+  const [stored, conflicts] = [rowCount ?? 0, Number(rows[0]!.conflicts)]
+  await client.query('drop table pg_temp.staged')
+  return { found, stored: { rows: stored, conflicts, known: sent - stored - conflicts } }
+}
+
+/** A COPY of what {@link rowsOf} makes. */
+const COPY = 'copy TABLE (ts, device, ec, msg) from stdin'
+
+const STAGE = `create temp table staged (ts timestamptz, device varchar(50), ec varchar(20), msg jsonb,
+  line bigint generated always as identity)`
+
+// Of two records with one time the first one of the file stays. Everybody inserts in the same order, so that none
+// waits for one who waits for him.
+const MERGE = `insert into telem (ts, device, ec, msg) select ts, device, ec, msg from pg_temp.staged
+  order by device, ts, line on conflict do nothing`
+
+const CONFLICTS = `select count(*) as conflicts from pg_temp.staged s join telem t using (ts, device)
+  where (s.ec, s.msg) is distinct from (t.ec, t.msg)`
