@@ -8,15 +8,10 @@
  * way back, 60 schemas differ, 63-65 migrations.
  */
 import { brokenIndexes, adopt, migrate, planDown, planUp, rehearseAll, repair } from './migrate/migrate.ts'
-import { newMigration } from './migrate/new.ts'
-import { newProfile } from './migrate/new-profile.ts'
 import { look, migratedDatabases, type MigrateScope, oneDatabase, openScope } from './migrate/scope.ts'
-import { planMigrations, runMigrations } from './migrate/provision.ts'
-import { planReset, type ResetLevel, runReset, showReset } from './migrate/reset.ts'
 import { lineOf, showChanges, showStatus } from './migrate/show.ts'
-import { openSqlite } from './migrate/sqlite.ts'
-import { importSqlite, planImport } from './migrate/sqlite-import.ts'
 import type { Change } from './migrate/apply.ts'
+import type { ResetLevel } from './migrate/reset.ts'
 import { type LoadedHost, loadHost, requireCluster } from './cluster/open.ts'
 import { migrationsFolder } from './cluster/profile.ts'
 import { type Call, main, type OptionSpec, type Outcome } from './core/cli.ts'
@@ -265,11 +260,13 @@ async function makeNew(call: Call): Promise<Outcome> {
   const loaded = await loadHost(call.file, call.overrides)
   const database = oneDatabase(loaded.host, text(call, 'database'))
   const dir = await migrationsFolder(loaded, loaded.host.databases[database]!)
+  const { newMigration } = await import('./migrate/new.ts')
   const path = await newMigration(dir, call.args[0]!, call.planOnly)
   return { text: `${call.planOnly ? '+' : 'made'} ${path}`, result: { path } }
 }
 
 async function makeProfile({ args, planOnly }: Call): Promise<Outcome> {
+  const { newProfile } = await import('./migrate/new-profile.ts')
   const paths = await newProfile(args[0]!, planOnly)
   const rows = paths.map((path) => `${planOnly ? '+' : 'made'} ${path}`)
   return { text: rows.join('\n'), result: { paths } }
@@ -307,11 +304,12 @@ async function reset(call: Call): Promise<Outcome> {
       hint: '1 empties the tables, 2 makes them anew, 3 the database and its roles, too.',
     })
   }
-  // These take longer to load than most migrations take to run.
+  // These, as those of other verbs, take longer to load than most migrations take to run.
   const { backupBefore } = await import('./backup/before.ts')
   const { applyHost } = await import('./plan/provision.ts')
   const cluster = await requireCluster(loaded.host)
-  const scope = provisionScope(loaded, call.overrides)
+  const { planReset, runReset, showReset } = await import('./migrate/reset.ts')
+  const scope = await provisionScope(loaded, call.overrides)
   if (level !== '1') await assertCanMakeAnew(scope)
   const planned = await planReset(cluster, loaded.host, { database, level })
   const before = (planOnly: boolean) => backupBefore(loaded, database, { planOnly, json: call.json })
@@ -349,7 +347,8 @@ async function assertCanMakeAnew(scope: Scope): Promise<void> {
   )
 }
 
-function provisionScope(loaded: LoadedHost, overrides: readonly string[]): Scope {
+async function provisionScope(loaded: LoadedHost, overrides: readonly string[]): Promise<Scope> {
+  const { planMigrations, runMigrations } = await import('./migrate/provision.ts')
   const migrations = {
     plan: () => planMigrations(loaded),
     run: (onDone: (change: ProvisionChange) => void) => runMigrations(loaded, onDone),
@@ -358,6 +357,8 @@ function provisionScope(loaded: LoadedHost, overrides: readonly string[]): Scope
 }
 
 async function importFile(call: Call): Promise<Outcome> {
+  const { openSqlite } = await import('./migrate/sqlite.ts')
+  const { importSqlite, planImport } = await import('./migrate/sqlite-import.ts')
   const scope = await oneScope(call)
   using file = await openSqlite(call.args[0]!)
   using progress = beginProgress('migrate', call.json)

@@ -1,10 +1,8 @@
 import { readText } from '../core/file.ts'
-import { parseHost } from '../host/host.ts'
-import { readPersonal } from '../host/personal.ts'
+import { keepParsed, parsedBefore } from './parsed.ts'
 import type { Host } from '../host/schema.ts'
 import type { Cluster } from './cluster.ts'
 import { openDebian } from './debian.ts'
-import { hostOfPersonal } from './personal.ts'
 import { openPrivate } from './private.ts'
 import { openRemote } from './remote.ts'
 import { Fail } from '../core/fail.ts'
@@ -19,7 +17,7 @@ export interface LoadedHost {
 /**
  * Reads and checks a host file, or what stands for one: a file of `xtelemdb`.
  * @param overrides `a.b=value` arguments
- * @throws {Fail} `file-unreadable`, `host-file` with every problem at once; what {@link hostOfPersonal} throws
+ * @throws {Fail} `file-unreadable`, `host-file` with every problem at once; what `hostOfPersonal` throws
  */
 export async function loadHost(path: string, overrides: readonly string[] = []): Promise<LoadedHost> {
   const text = await readText(path).catch((error: unknown) => {
@@ -29,10 +27,25 @@ export async function loadHost(path: string, overrides: readonly string[] = []):
       cause: error,
     })
   })
+  const known = await parsedBefore(text, overrides)
+  return known ? { host: known, text, path } : check(text, path, overrides)
+}
+
+/** Loads what checks a text only now: mostly that is not needed. */
+async function check(text: string, path: string, overrides: readonly string[]): Promise<LoadedHost> {
+  const [{ parseHost }, { readPersonal }] = await Promise.all([
+    import('../host/host.ts'),
+    import('../host/personal.ts'),
+  ])
   const personal = readPersonal(text)
-  if (personal === undefined) return { host: parseHost(text, { path, overrides }), text, path }
-  const own = await hostOfPersonal(personal, path)
-  return { host: parseHost(own, { path, overrides }), text: own, path }
+  if (personal !== undefined) {
+    const { hostOfPersonal } = await import('./personal.ts')
+    const own = await hostOfPersonal(personal, path)
+    return { host: parseHost(own, { path, overrides }), text: own, path }
+  }
+  const host = parseHost(text, { path, overrides })
+  await keepParsed(text, overrides, host)
+  return { host, text, path }
 }
 
 /**
