@@ -8,12 +8,16 @@ import type { LoadedHost } from './open.ts'
 /** Where the files of this program are. */
 const PROGRAM = join(import.meta.dirname, '../..')
 
-/** Where the migrations of a database are: beside the host file, or among those of this program. */
+/**
+ * Where the migrations of a database are: beside the host file, or among those of this program. What is nowhere yet
+ * belongs beside the host file.
+ */
 export async function migrationsFolder({ path }: LoadedHost, { migrations }: DatabaseSpec): Promise<string> {
   const { dir } = migrations!
   if (isAbsolute(dir)) return dir
   const beside = resolve(dirname(path), dir)
-  return (await exists(beside)) ? beside : join(PROGRAM, dir)
+  const own = join(PROGRAM, dir)
+  return (await exists(beside)) || !(await exists(own)) ? beside : own
 }
 
 /** The folder of the named queries of a database, which is beside that of its migrations. */
@@ -27,7 +31,7 @@ export async function queriesFolder(loaded: LoadedHost, spec: DatabaseSpec): Pro
  */
 export function profileDatabase({ databases }: Host, profile: string): string {
   const found = Object.entries(databases).flatMap(([name, { migrations }]) =>
-    migrations === undefined ? [] : [{ name, profile: basename(dirname(migrations.dir)) }],
+    migrations === undefined ? [] : [{ name, profile: folderName(migrations.dir) ?? name }],
   )
   const one = found.find((one) => one.name === profile) ?? found.find((one) => one.profile === profile)
   if (one) return one.name
@@ -38,4 +42,10 @@ export function profileDatabase({ databases }: Host, profile: string): string {
         ? 'A profile is a database with [databases.NAME.migrations] dir = "sql/PROFILE/migrations".'
         : `There is: ${names.join(', ')}`,
   })
+}
+
+/** `walt` of `sql/walt/migrations`; undefined without such a folder. */
+function folderName(dir: string): string | undefined {
+  const name = basename(dirname(dir))
+  return /^\.{0,2}$/.test(name) ? undefined : name
 }

@@ -33,6 +33,9 @@ const LINE = /^--\s*(?<key>\w+):\s*(?<value>.*?)\s*$/
 const PARAMETER =
   /^(?<name>[a-z_][a-z0-9_]*)\s+(?<type>[a-z][a-z0-9_ ]*?(\[\])?)(?<optional>\?)?(\s*=\s*(?<value>.+))?$/
 const EFFECT = /^(one|any)$/
+// Each query has a transaction of its own, which these would end or bend.
+const NO_QUESTION =
+  /^(begin|start|commit|end|rollback|abort|savepoint|release|prepare\s+transaction|set\s+transaction)\b/i
 
 /**
  * Reads the file of a named query: comments that say what it is, then the statement. Pure.
@@ -45,7 +48,7 @@ const EFFECT = /^(one|any)$/
  * @throws {Fail} `file-unreadable`, with the line
  */
 export function parseQuery(name: string, text: string): NamedQuery {
-  const lines = text.split('\n')
+  const lines = text.replace(/^\uFEFF/, '').split('\n')
   const end = lines.findIndex((line) => line.trim() !== '' && !line.startsWith('--'))
   let query: NamedQuery = { name, summary: '', parameters: [], effect: 'reads', needsBackup: false, sql: '' }
   for (const [index, line] of lines.slice(0, end === -1 ? undefined : end).entries()) {
@@ -54,6 +57,9 @@ export function parseQuery(name: string, text: string): NamedQuery {
   }
   const sql = end === -1 ? '' : lines.slice(end).join('\n').trim().replace(/;$/, '')
   if (sql === '') throw invalid(name, lines.length)('there is no statement')
+  if (NO_QUESTION.test(sql)) {
+    throw invalid(name, end + 1)(`a query has a transaction of its own already: "${sql.split(/\s/)[0]}"`)
+  }
   if (query.summary === '') throw invalid(name, 1)('"-- summary:" is missing')
   return { ...query, sql }
 }

@@ -50,16 +50,36 @@ export function ask(question: Question): Promise<Answer> {
     await client.query(query.effect === 'reads' ? 'begin read only' : 'begin read write')
     if (profile.role !== undefined) await client.query(`set local role ${ident(profile.role)}`)
     await checkValues(client, query, values)
-    const answer = answerOf(await client.query(await statement(client, query, values)))
+    const answer = answerOf(await answered(client, query, values))
     if (query.effect !== 'reads' && query.effect.rows === 'one') assertOne(query, answer)
     await client.query(isRehearsal ? 'rollback' : 'commit') // what is taken back notifies nobody
     return answer
   })
 }
 
+/** Its SQLSTATE (src/backend/utils/errcodes.txt). */
+const SYNTAX_ERROR = '42601'
+
 /** Whether it changes rows that the server counts, and holds nothing up while it does. Pure. */
 export function isCounted({ effect, sql }: NamedQuery): boolean {
   return effect !== 'reads' && /^(insert|update|delete|merge|with)\b/i.test(sql)
+}
+
+/** @throws {Fail} `file-unreadable` when the server cannot read the statement, or finds more than one */
+async function answered(
+  client: Client,
+  query: NamedQuery,
+  values: readonly (string | null)[],
+): Promise<QueryArrayResult> {
+  try {
+    return await client.query(await statement(client, query, values))
+  } catch (error) {
+    if ((error as { code?: string }).code !== SYNTAX_ERROR) throw error
+    throw new Fail('file-unreadable', `query "${query.name}.sql" is not one statement: ${messageOf(error)}`, {
+      hint: 'sql/README.md shows how such a file is written.',
+      cause: error,
+    })
+  }
 }
 
 /** By the extended protocol, which takes one statement only. Its parameters have their types by PREPARE. */
@@ -95,12 +115,23 @@ async function checkValues(
 
 function answerOf({ fields, rows, rowCount }: QueryArrayResult): Answer {
   return {
-    columns: fields.map(({ name }) => name),
+    columns: distinct(fields.map(({ name }) => name)),
     rows: (rows as unknown[][]).map((row) =>
       row.map((value, index) => valueOf(value, fields[index]!.dataTypeID)),
     ),
     count: rowCount,
   }
+}
+
+/** Two columns may be called the same; an object has room for one of each name. */
+function distinct(names: readonly string[]): string[] {
+  const taken = new Set<string>()
+  for (const name of names) {
+    let free = name
+    for (let number = 2; taken.has(free); number++) free = `${name}_${number}`
+    taken.add(free)
+  }
+  return [...taken]
 }
 
 /** `json` and `jsonb` (src/include/catalog/pg_type.dat). */

@@ -29,6 +29,15 @@ select 1;
     })
   })
 
+  test('a byte order mark and line breaks of another system: change nothing', () => {
+    const text = '\uFEFF-- summary: x\r\n-- parameter: a text\r\nselect $1;\r\n'
+    expect(parseQuery('q', text)).toMatchObject({
+      summary: 'x',
+      parameters: [{ name: 'a' }],
+      sql: 'select $1',
+    })
+  })
+
   test.each([
     ['changes: one', 'changes one row'],
     ['changes: any', 'changes rows'],
@@ -53,6 +62,8 @@ select 1;
     [`${HEAD}-- changes: two\nselect 1`, 'line 2: "changes: two" means nothing'],
     [`${HEAD}-- changes: one\n-- deletes: one\nselect 1`, 'line 3: it says twice what it does'],
     [`${HEAD}-- backup: later\nselect 1`, 'line 2: "backup: later" means nothing'],
+    [`${HEAD}commit`, 'line 2: a query has a transaction of its own already: "commit"'],
+    [`${HEAD}Set Transaction read write`, 'has a transaction of its own already: "Set"'],
   ])('%j: is refused: %s', (text, message) => {
     expect(() => parseQuery('q', text)).toThrow(message)
   })
