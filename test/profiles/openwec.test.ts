@@ -65,6 +65,21 @@ test('provisioned from nothing: fifteen versions, and where openwec looks for th
   expect(await migrate('up', '--scratch')).toMatchObject({ code: 0 })
 })
 
+test('openwec may not do what it needs: a plan names each thing that it lacks, and it may again afterwards', async () => {
+  await server.query(
+    'openwec',
+    `alter database openwec owner to postgres; alter schema public owner to postgres;
+     alter role openwec nologin`,
+  )
+  const plan = await profile.run('provision', 'plan', '--check')
+  expect(plan.code).toBe(1)
+  expect(plan.stdout).toMatch(/^~ role openwec: .*login/m)
+  expect(plan.stdout).toMatch(/^~ database openwec: .*owner/m)
+  expect(plan.stdout).toMatch(/^~ schema .*public.*owner/m)
+  expect(await profile.run('provision', 'apply', '--yes')).toMatchObject({ code: 0 })
+  expect(await profile.run('provision', 'plan', '--check')).toMatchObject({ code: 0 })
+})
+
 test('data: outputs change their shape with 9 and 12, and back as far as the original can', async () => {
   await migrate('down', '--to', '8', '--allow', 'deletes-data')
   await server.query(

@@ -121,7 +121,7 @@ describe('openwec', () => {
     )
   })
 
-  test('subscriptions, their bookmarks, machines that are silent, sizes: are found', async () => {
+  test('subscriptions, their bookmarks, machines that are silent: are found', async () => {
     expect(await rows('openwec', 'subscriptions')).toMatchObject([
       { name: 'all', enabled: true, machines: 2 },
       { name: 'none', enabled: false, machines: 0 },
@@ -132,9 +132,28 @@ describe('openwec', () => {
     ])
     expect(await rows('openwec', 'silent')).toMatchObject([{ machine: 'pc2', subscription: 'all' }])
     expect(await rows('openwec', 'silent', '10 seconds')).toHaveLength(2)
-    expect(await rows('openwec', 'sizes')).toEqual(
-      expect.arrayContaining([expect.objectContaining({ table: 'heartbeats' })]),
+  })
+
+  test('sizes: of each table with its indexes, the largest first', async () => {
+    await server.query(
+      'openwec',
+      `insert into bookmarks select 'many' || i, 'u1', repeat('b', 100) from generate_series(1, 2000) i; analyze`,
     )
+    const found = (await rows('openwec', 'sizes')) as { table: string; bytes: string; about_rows: string }[]
+    expect(found[0]!.table).toBe('bookmarks')
+    expect(found.map(({ table }) => table).toSorted()).toEqual([
+      '__schema_migrations',
+      'bookmarks',
+      'heartbeats',
+      'subscriptions',
+    ])
+    const [real] = await server.query<{ with: string; without: string; rows: string }>(
+      'openwec',
+      `select pg_table_size('bookmarks') + pg_indexes_size('bookmarks') as with, pg_table_size('bookmarks') as without,
+              count(*) as rows from bookmarks`,
+    )
+    expect(found[0]).toEqual({ table: 'bookmarks', bytes: real!.with, about_rows: real!.rows })
+    expect(Number(real!.with)).toBeGreaterThan(Number(real!.without))
   })
 })
 
