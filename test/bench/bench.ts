@@ -30,10 +30,11 @@ import {
 import { load, machine } from './process.ts'
 import { migrate } from './migrate.ts'
 import { provision } from './provision.ts'
+import { reingest } from './reingest.ts'
 import { restore } from './restore.ts'
 import { wal } from './wal.ts'
 
-const BENCHES: readonly Bench[] = [provision, backup, restore, wal, dump, migrate]
+const BENCHES: readonly Bench[] = [provision, backup, restore, wal, dump, migrate, reingest]
 
 /** Fewer say little about how much the values scatter. */
 const ROUNDS = 5

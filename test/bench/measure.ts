@@ -11,8 +11,8 @@ export interface Measured {
   readonly case: string
   /** Who was measured beside us: a program, or `self` for another case of our own. */
   readonly peer: string
-  /** Seconds, bytes, or millions of bytes a second. */
-  readonly unit: 's' | 'B' | 'MB/s'
+  /** Seconds, bytes, millions of bytes a second, or rows a second. */
+  readonly unit: 's' | 'B' | 'MB/s' | 'rows/s'
   readonly better: 'less' | 'more'
   readonly ours: readonly number[]
   readonly theirs: readonly number[]
