@@ -2,7 +2,7 @@
 /**
  * Fills tables again from the files that their rows came from.
  *
- *     howdah reingest ingest -c conf/xtelem.toml
+ *     howdah reingest inventory -c conf/xtelem.toml && howdah reingest ingest -c conf/xtelem.toml
  *
  * Exit codes: 0 all was read, 1 verify: the table is not what the files say, 2 usage, 10 host file, 11 some file is
  * not a row in each line, or cannot be read at all, 30-33 server.
@@ -15,8 +15,9 @@ import { beginProgress } from './core/progress.ts'
 import { formatCount, formatSize } from './core/quantity.ts'
 import { currentUser } from './core/user.ts'
 import { ingest, planIngest, type Summary } from './reingest/ingest.ts'
+import { takeInventory } from './reingest/inventory.ts'
 import { type Job, jobOf } from './reingest/job.ts'
-import { showChecked, showJob, showStanding, showSummary } from './reingest/show.ts'
+import { showChecked, showInventory, showJob, showStanding, showSummary } from './reingest/show.ts'
 import { verify } from './reingest/verify.ts'
 
 const FAILS: readonly Code[] = [
@@ -34,6 +35,14 @@ await main({
   summary: 'fill tables again from the files that their rows came from',
   example: 'howdah reingest ingest telem -c conf/xtelem.toml',
   verbs: [
+    {
+      name: 'inventory',
+      summary: 'look through the folders for files that are new, were changed, moved, or are gone',
+      args: ['[name]'],
+      common: ['file', 'plan'],
+      fails: FAILS,
+      run: lookForFiles,
+    },
     {
       name: 'ingest',
       summary: 'read the files that are new or were changed; on several hosts at once, if you like',
@@ -60,6 +69,23 @@ await main({
     },
   ],
 })
+
+async function lookForFiles(call: Call): Promise<Outcome> {
+  const job = await openJob(call)
+  if (job.dataDirs.length === 0) {
+    throw new Fail('host-file', `[reingest.${job.name}] names no folders to look through`, {
+      hint: 'Add to it: data_dirs = ["/opt/MagAOX/telem"]',
+    })
+  }
+  using progress = beginProgress(`reingest ${job.name}: inventory`, call.json)
+  const onFiles = (count: number) => progress.show(`${formatCount(count)} files`)
+  const inventory = await takeInventory(job, { planOnly: call.planOnly, onFiles })
+  const outcome = { text: showInventory(inventory), result: { ...aboutJob(job), ...inventory } }
+  const count = inventory.skipped.length
+  if (count === 0) return outcome
+  const fail = new Fail('file-unreadable', `${formatCount(count)} files or folders could not be looked at`)
+  return { ...outcome, fail }
+}
 
 async function ingestFiles(call: Call): Promise<Outcome> {
   const job = await openJob(call)

@@ -1,8 +1,18 @@
 import { z } from 'zod'
-import { databaseName, name, zoneName } from './value.ts'
+import { absolutePath, databaseName, name, zoneName } from './value.ts'
 
 /** Names of files end in this; what comes before is the device and the time. */
 const fileEnding = z.string().regex(/^\.[A-Za-z0-9]+(\.[A-Za-z0-9]+)*$/, 'an ending looks like ".bintel"')
+
+const pattern = z.string().refine((text) => isPattern(text), 'this is no regular expression')
+
+function isPattern(text: string): boolean {
+  try {
+    return new RegExp(text, 'v') instanceof RegExp
+  } catch {
+    return false
+  }
+}
 
 /** `[reingest.NAME]`: a table that is filled again from the files that its rows came from. */
 export const reingest = z.strictObject({
@@ -16,6 +26,15 @@ export const reingest = z.strictObject({
     .max(50, 'an origin host has at most 50 characters')
     .optional()
     .describe("whose files are read; default: this machine's host name"),
+  data_dirs: z.array(absolutePath).default([]).describe('folders that are looked through for files'),
+  ignore_files: z
+    .array(pattern)
+    .default([String.raw`.*\.DS_Store`, String.raw`.+\.swp`, '.+~'])
+    .describe('names of files that are passed over: regular expressions for all of the name'),
+  ignore_folders: z
+    .array(pattern)
+    .default([String.raw`.*\.git.*`])
+    .describe('the same for folders'),
   decoders: z
     .record(fileEnding, z.array(z.string().min(1)).min(1))
     .default({})

@@ -8,6 +8,7 @@ import type { Host } from '../host/schema.ts'
 import { DEVICE_CHARACTERS, isLonger } from './line.ts'
 import { parseFileName } from './name.ts'
 import type { Reading } from './rows.ts'
+import type { Ignore } from './walk.ts'
 
 /** One `[reingest.NAME]`, with all that it leaves to defaults. */
 export interface Job {
@@ -18,6 +19,9 @@ export interface Job {
   readonly role: string | undefined
   /** Whose files are read. */
   readonly hostname: string
+  /** Where its files are. */
+  readonly dataDirs: readonly string[]
+  readonly ignore: Ignore
   readonly decoders: Readonly<Record<string, readonly string[]>>
   readonly zone: string
   readonly jobs: number
@@ -53,10 +57,16 @@ export function jobOf(host: Host, cluster: Cluster, wanted: string | undefined):
     database: spec.database,
     role: spec.role ?? migrations?.role ?? owner,
     hostname: spec.hostname ?? hostname(),
+    dataDirs: spec.data_dirs,
+    ignore: { files: spec.ignore_files.map(wholeName), folders: spec.ignore_folders.map(wholeName) },
     decoders: spec.decoders,
     zone: spec.timezone,
     jobs: spec.jobs,
   }
+}
+
+function wholeName(pattern: string): RegExp {
+  return new RegExp(`^(?:${pattern})$`, 'v')
 }
 
 /** Endings of the files of a job. */

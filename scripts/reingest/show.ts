@@ -1,5 +1,6 @@
 import { formatCount, formatDuration, formatSize } from '../core/quantity.ts'
 import type { Standing, Summary } from './ingest.ts'
+import type { Inventory } from './inventory.ts'
 import type { Job } from './job.ts'
 import type { Checked } from './verify.ts'
 
@@ -46,5 +47,18 @@ export function showChecked(checked: Checked): string {
     ok,
     ...(extra === 0 ? [] : [`${formatCount(extra)} rows of these devices are in no file of this host`]),
     ...differing.map(({ path, reason }) => `differs: ${path}: ${reason}`),
+  ].join('\n')
+}
+
+/** What is on the disk, for people. Pure. */
+export function showInventory(inventory: Inventory): string {
+  const { files, added, changed, vanished, vanishedPaths, moved, skipped } = inventory
+  const counts = { new: added, changed, moved: moved.length, vanished, skipped: skipped.length }
+  const told = Object.entries(counts).map(([what, count]) => `${formatCount(count)} ${what}`)
+  return [
+    `${formatCount(files)} files: ${told.join(', ')}`,
+    ...moved.slice(0, 100).map(({ from, to }) => `moved: ${from} to ${to}`),
+    ...vanishedPaths.map((path) => `vanished: ${path}`),
+    ...skipped.slice(0, 100).map(({ path, reason }) => `skipped: ${path}: ${reason}`),
   ].join('\n')
 }
