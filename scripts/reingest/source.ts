@@ -26,7 +26,7 @@ export interface Source extends AsyncDisposable {
   hash(): Promise<string>
 }
 
-const READ_BYTES = 256 * 1024
+const READ_BYTES = 64 * 1024
 
 /**
  * Opens a file.
@@ -74,11 +74,14 @@ export async function openSource(
 
 /** A moment in nanoseconds since 1970 as PostgreSQL reads it, cut to its microseconds. Pure. */
 export function microseconds(nanoseconds: bigint): string {
-  const micros = nanoseconds / 1000n
-  const seconds = micros / 1_000_000n
-  const fraction = (micros % 1_000_000n).toString().padStart(6, '0')
+  // Down, also before 1970: BigInt's division goes towards zero.
+  const within = ((nanoseconds % SECOND) + SECOND) % SECOND
+  const seconds = (nanoseconds - within) / SECOND
+  const fraction = (within / 1000n).toString().padStart(6, '0')
   return `${new Date(Number(seconds) * 1000).toISOString().slice(0, 19)}.${fraction}Z`
 }
+
+const SECOND = 1_000_000_000n
 
 function isOther(a: BigIntStats, b: BigIntStats): boolean {
   return a.size !== b.size || a.mtimeNs !== b.mtimeNs
