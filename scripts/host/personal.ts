@@ -83,8 +83,26 @@ export function readPersonal(text: string): PersonalFile | undefined {
         host: { name: parsed.data.hostname ?? 'personal', state_dir: `${folder}/state` },
         postgres: isHere ? here : there,
         databases: { [database]: { migrations } },
+        reingest: { telem: reingestOf(parsed.data, database) },
       })
     },
+  }
+}
+
+/** What is read into the database, with what `xtelemdb` takes where its file says nothing. */
+function reingestOf(file: z.output<typeof schema>, database: string): TomlTable {
+  const prefix = file.common_path_prefix ?? '/opt/MagAOX'
+  const dirs = file.data_dirs ?? ['logs', 'rawimages', 'telem', 'cacao']
+  const logdump = (file.logdump_exe ?? '/opt/MagAOX/bin/logdump').trim().split(/\s+/)
+  const { files, directories } = file.ignore_patterns ?? {}
+  return {
+    database,
+    data_dirs: dirs.map((dir) => (dir.startsWith('/') ? dir : `${prefix}/${dir}`)),
+    decoders: { '.bintel': [...logdump, '--ext=.bintel', '-J', '-F'] },
+    ...(file.hostname !== undefined && { hostname: file.hostname }),
+    ...(file.parallel_jobs !== undefined && { jobs: file.parallel_jobs }),
+    ...(files !== undefined && { ignore_files: files }),
+    ...(directories !== undefined && { ignore_folders: directories }),
   }
 }
 

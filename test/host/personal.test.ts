@@ -51,6 +51,30 @@ describe('a file of xtelemdb', () => {
     expect(parseHost(file.toHost(AROUND)).postgres.port).toBe(lines.includes('5444') ? 5444 : 5432)
   })
 
+  test('which files are read, and by which program: as it says, or as xtelemdb takes them', () => {
+    const read = (text: string) => parseHost(readPersonal(text)!.toHost(AROUND)).reingest['telem']
+    expect(read(FILE)).toMatchObject({
+      database: 'xtelem',
+      data_dirs: ['/mnt/archive/aoc/logs', '/mnt/archive/aoc/telem'],
+      decoders: { '.bintel': ['/opt/MagAOX/bin/logdump', '--ext=.bintel', '-J', '-F'] },
+    })
+    const more = `hostname = "exao1"
+logdump_exe = "podman run magaox logdump"
+parallel_jobs = 4
+data_dirs = ["telem", "/x"]
+common_path_prefix = "/srv"
+ignore_patterns = { files = [".+~"], directories = [] }
+`
+    expect(read(more)).toMatchObject({
+      hostname: 'exao1',
+      jobs: 4,
+      data_dirs: ['/srv/telem', '/x'],
+      decoders: { '.bintel': ['podman', 'run', 'magaox', 'logdump', '--ext=.bintel', '-J', '-F'] },
+      ignore_files: ['.+~'],
+      ignore_folders: [],
+    })
+  })
+
   test('names with quotes and backslashes: are themselves', () => {
     const file = readPersonal(`[database]\nuser = 'a"\\b'\ndatabase = "d'\\"x"\n`)!
     const host = parseHost(file.toHost(AROUND))

@@ -80,6 +80,20 @@ test('a server that was stopped: is started by the next apply', async () => {
   expect(await howdah('migrate', 'check', '-c', file)).toMatchObject({ code: 0 })
 })
 
+test('its files: are found and read into it, from a folder that an argument names', async () => {
+  const folder = join(home, 'telem')
+  await mkdir(folder)
+  const line =
+    '{"ts": "2026-03-14T02:15:40.195911902", "prio": "TELM", "ec": "telem_cooler", "msg": {"a": nan}}\n'
+  await writeFile(join(folder, 'cooler_2026-03-14T021530.ndjson'), line)
+  const dirs = `reingest.telem.data_dirs=["${folder}"]`
+  expect(await howdah('reingest', 'inventory', '-c', file, dirs)).toMatchObject({ code: 0 })
+  const done = await howdah('reingest', 'ingest', '-c', file, dirs)
+  expect(done).toMatchObject({ code: 0, stdout: expect.stringContaining('rows: 1 new') as string })
+  expect(done.stderr).toContain(`by OS user ${user}`)
+  expect(await howdah('reingest', 'verify', '-c', file)).toMatchObject({ code: 0 })
+})
+
 test('another folder, by an argument; one that holds something is left alone', async () => {
   const other = join(home, 'postgres')
   await mkdir(other)
