@@ -9,13 +9,14 @@
  */
 import { brokenIndexes, adopt, migrate, planDown, planUp, rehearseAll, repair } from './migrate/migrate.ts'
 import { look, migratedDatabases, type MigrateScope, oneDatabase, openScope } from './migrate/scope.ts'
-import { lineOf, showChanges, showStatus } from './migrate/show.ts'
+import { differenceOf, lineOf, showChanges, showStatus } from './migrate/show.ts'
 import type { Change } from './migrate/apply.ts'
 import type { ResetLevel } from './migrate/reset.ts'
 import { type LoadedHost, loadHost, requireCluster } from './cluster/open.ts'
 import { migrationsFolder } from './cluster/profile.ts'
 import { type Call, main, type OptionSpec, type Outcome } from './core/cli.ts'
 import { type Code, Fail } from './core/fail.ts'
+import { log } from './core/log.ts'
 import type { Change as ProvisionChange } from './plan/change.ts'
 import type { Scope } from './plan/provision.ts'
 import { beginProgress } from './core/progress.ts'
@@ -171,8 +172,12 @@ async function down(call: Call): Promise<Outcome> {
 async function rehearseEach(scopes: readonly MigrateScope[]): Promise<Outcome> {
   const rows: string[] = []
   for (const scope of scopes) {
-    await rehearseAll(scope)
-    rows.push(`${scope.database}: ${scope.migrations.length} migrations go up, down and up again`)
+    const isWhole = await rehearseAll(scope)
+    const stuck = scope.migrations.filter(({ down }) => down === undefined).map(({ file }) => file)
+    const how = isWhole
+      ? 'go up, down and up again'
+      : `go up; not down again: ${stuck.join(', ')} has no way back`
+    rows.push(`${scope.database}: ${scope.migrations.length} migrations ${how}`)
   }
   return { text: rows.join('\n'), result: { databases: scopes.map(({ database }) => database) } }
 }
@@ -200,9 +205,11 @@ async function runEach(call: Call, scopes: readonly MigrateScope[], runs: Runs):
   using progress = beginProgress('migrate', call.json)
   const done: { database: string; changes: readonly Change[] }[] = []
   for (const scope of scopes) {
-    const changes = await runs(scope, ({ migration }, index, of) =>
-      progress.show(`${scope.database}: ${migration.file}, ${index + 1} of ${of}`),
-    )
+    const changes = await runs(scope, ({ migration, direction }, index, of) => {
+      for (const note of direction === 'up' ? migration.notes : [])
+        log('notice', `${migration.file}: ${note}`)
+      progress.show(`${scope.database}: ${migration.file}, ${index + 1} of ${of}`)
+    })
     done.push({ database: scope.database, changes })
   }
   const rows = done.flatMap(({ database, changes }) =>
@@ -239,15 +246,9 @@ async function check(call: Call): Promise<Outcome> {
   const rows: string[] = []
   const databases: object[] = []
   for (const scope of await scopesOf(call)) {
-    const others = (await look(scope)).filter(({ state }) => state !== 'applied' && state !== 'down-edited')
-    const names = others.map(({ version, state }) => `${version} is ${state}`)
-    const isPending = others.every(({ state }) => state === 'pending')
-    const next = isPending ? 'howdah migrate up' : 'howdah migrate status'
-    if (others.length > 0) rows.push(`${scope.database}: ${names.join(', ')}; run: ${next}`)
-    databases.push({
-      database: scope.database,
-      differs: others.map(({ version, state }) => ({ version, state })),
-    })
+    const { differs, row } = differenceOf(scope.database, await look(scope))
+    if (row !== undefined) rows.push(row)
+    databases.push({ database: scope.database, differs })
   }
   return {
     text: rows.length === 0 ? 'all is applied' : rows.join('\n'),
@@ -311,7 +312,9 @@ async function reset(call: Call): Promise<Outcome> {
   const { planReset, runReset, showReset } = await import('./migrate/reset.ts')
   const scope = await provisionScope(loaded, call.overrides)
   if (level !== '1') await assertCanMakeAnew(scope)
-  const planned = await planReset(cluster, loaded.host, { database, level })
+  const { readFolder } = await import('./migrate/folder.ts')
+  const migrations = await readFolder(await migrationsFolder(loaded, loaded.host.databases[database]!))
+  const planned = await planReset(cluster, loaded.host, { database, level, migrations })
   const before = (planOnly: boolean) => backupBefore(loaded, database, { planOnly, json: call.json })
   const backup = planned.isThere ? await before(call.planOnly || !call.allow.has('deletes-data')) : undefined
   const then = level === '1' ? [] : ['then what the host file wants is made: howdah provision apply']

@@ -17,7 +17,8 @@ export async function migrationsFolder({ path }: LoadedHost, { migrations }: Dat
   if (isAbsolute(dir)) return dir
   const beside = resolve(dirname(path), dir)
   const own = join(PROGRAM, dir)
-  return (await exists(beside)) || !(await exists(own)) ? beside : own
+  const isOwn = own.startsWith(join(PROGRAM, 'sql/')) && !(await exists(beside)) && (await exists(own))
+  return isOwn ? own : beside
 }
 
 /** The folder of the named queries of a database, which is beside that of its migrations. */

@@ -5,8 +5,16 @@ import { Fail, messageOf } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
 import { log } from '../core/log.ts'
 import { lineAt, type Migration, type Section } from './file.ts'
-import { forgetText, mirrorText, noteText, stateText } from './ledger.ts'
-import { beginText, cleanSession, type RunOptions } from './session.ts'
+import type { Statement } from './statement.ts'
+import { forgetText, guardText, mirrorText, noteText, stateText } from './ledger.ts'
+import {
+  beginText,
+  cleanSession,
+  endTransaction,
+  isInTransaction,
+  type RunOptions,
+  sendText,
+} from './session.ts'
 
 /** One migration, in one direction. */
 export interface Change {
@@ -48,7 +56,7 @@ export function changeText(
   options: RunOptions,
 ): { readonly text: string; readonly begins: number } {
   const { migration, direction } = change
-  const begin = beginText(options)
+  const begin = beginText(options, direction === 'up' ? '' : guardText(migration.version))
   const note = direction === 'up' ? noteText(migration, 'applied') : forgetText(migration.version)
   const mirror = mirrorText(options.mirrorTable, migration.version, direction)
   const text = `${begin}${sectionOf(change).text}\n; reset role; ${mirror}; ${note}; commit;`
@@ -64,10 +72,10 @@ async function inTransaction(
   const { text, begins } = changeText(change, options)
   for (let attempt = first; ; attempt++) {
     try {
-      await client.query(text)
+      await sendText(client, text)
       return
     } catch (error) {
-      await client.query('rollback').catch(() => {}) // of a session that is lost, too
+      await endTransaction(client)
       if (!isLockTimeout(error) || attempt >= options.tries) {
         const offset = offsetOf(text, error)
         throw failure(change, error, offset === undefined ? undefined : offset - begins)
@@ -92,15 +100,14 @@ async function oneByOne(client: Client, change: Change, options: RunOptions): Pr
   const section = sectionOf(change)
   const { version } = migration
   const before = await invalidIndexes(client)
-  await client.query(direction === 'up' ? noteText(migration, 'started') : stateText(version, 'reverting'))
-  await client.query(`set lock_timeout = '${options.lockTimeout}'`)
-  for (const [index, { text, offset }] of section.statements.entries()) {
+  const note = direction === 'up' ? noteText(migration, 'started') : stateText(version, 'reverting')
+  await client.query(`begin; ${direction === 'up' ? '' : guardText(version)}${note}; commit`)
+  for (const [index, statement] of section.statements.entries()) {
     try {
-      if (options.role !== undefined) await client.query(`set role ${ident(options.role)}`)
-      await client.query(text)
+      await runStatement(client, statement, { change, options })
     } catch (error) {
-      const at = offsetOf(text, error)
-      const fail = failure(change, error, at === undefined ? undefined : at + offset)
+      const at = offsetOf(statement.text, error)
+      const fail = failure(change, error, at === undefined ? undefined : at + statement.offset)
       const done =
         index === 0
           ? 'none of its statements is done'
@@ -119,8 +126,39 @@ async function oneByOne(client: Client, change: Change, options: RunOptions): Pr
     })
   }
   const mirror = mirrorText(options.mirrorTable, version, direction)
-  const note = direction === 'up' ? stateText(version, 'applied') : forgetText(version)
-  await client.query(`begin; ${mirror}; ${note}; commit`)
+  const last = direction === 'up' ? stateText(version, 'applied') : forgetText(version)
+  await client.query(`begin; ${mirror}; ${last}; commit`)
+}
+
+/**
+ * Runs one statement outside of a transaction, and again when it does not get a lock. One that works concurrently
+ * waits for every older transaction, keeps nobody waiting behind it, and leaves an invalid index when it is ended: it
+ * has the time of all tries at once.
+ */
+async function runStatement(
+  client: Client,
+  { text, head }: Statement,
+  { change, options }: Alone,
+): Promise<void> {
+  const isConcurrent = /\bconcurrently\b/.test(head)
+  const milliseconds = Number.parseInt(options.lockTimeout, 10) * (isConcurrent ? options.tries : 1)
+  const role = options.role === undefined ? 'reset role' : `set role ${ident(options.role)}`
+  for (let attempt = isConcurrent ? options.tries : 1; ; attempt++) {
+    try {
+      await client.query(`set lock_timeout = ${milliseconds}; ${role}`)
+      await sendText(client, text)
+      return
+    } catch (error) {
+      if (!isLockTimeout(error) || attempt >= options.tries) throw error
+      if (await isInTransaction(client)) throw error // that the file itself has begun
+      await waitForLock(change, attempt + 1, options)
+    }
+  }
+}
+
+interface Alone {
+  readonly change: Change
+  readonly options: RunOptions
 }
 
 /** Indexes that a failed CREATE INDEX CONCURRENTLY left: no query uses them, and IF NOT EXISTS takes them for good. */
@@ -131,17 +169,34 @@ export async function invalidIndexes(client: Client): Promise<string[]> {
   return rows.map(({ name }) => name)
 }
 
-/** Drops what a failed CREATE INDEX CONCURRENTLY of a migration left. @returns the names */
-export async function dropInvalidIndexes(client: Client, migration: Migration): Promise<string[]> {
-  const invalid = await invalidIndexes(client)
-  const { rows } = await client.query<{ name: string; bare: string }>(
-    `select indexrelid::regclass::text as name, relname as bare
-       from pg_index join pg_class on pg_class.oid = indexrelid where not indisvalid`,
+/** Invalid indexes that statements of a migration make. */
+export async function brokenIndexesOf(client: Client, { up }: Migration): Promise<string[]> {
+  const named = up.statements.flatMap(({ text }) => {
+    const found = INDEX_NAME.exec(text)?.[1]
+    return found === undefined ? [] : [found]
+  })
+  const { rows } = await client.query<{ name: string }>(
+    `select indexrelid::regclass::text as name from pg_index join pg_class on pg_class.oid = indexrelid
+      where not indisvalid and relname = any(select (parse_ident(n))[cardinality(parse_ident(n))] from unnest($1::text[]) n)
+      order by 1`,
+    [named],
   )
-  const words = migration.up.statements.map(({ text }) => text).join('\n')
-  const left = rows.filter(({ name, bare }) => invalid.includes(name) && words.includes(bare))
-  for (const { name } of left) await client.query(`drop index concurrently ${name}`)
-  return left.map(({ name }) => name)
+  return rows.map(({ name }) => name)
+}
+
+const INDEX_NAME =
+  /^create\s+(?:unique\s+)?index\s+concurrently\s+(?:if\s+not\s+exists\s+)?((?:"(?:[^"]|"")+"|[^\s"(]+))\s+on\b/i
+
+/** Drops what a failed CREATE INDEX CONCURRENTLY of a migration left. @returns the names */
+export async function dropInvalidIndexes(
+  client: Client,
+  migration: Migration,
+  lockTimeout: string,
+): Promise<string[]> {
+  const left = await brokenIndexesOf(client, migration)
+  await client.query(`set lock_timeout = '${lockTimeout}'`)
+  for (const name of left) await client.query(`drop index concurrently ${name}`)
+  return left
 }
 
 /** Whether a statement gave way to who held a lock. */

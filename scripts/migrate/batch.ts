@@ -1,6 +1,7 @@
 import type { Client } from 'pg'
 import { Fail } from '../core/fail.ts'
 import { interrupted } from '../core/interrupt.ts'
+import { log } from '../core/log.ts'
 import {
   applyChange,
   type Change,
@@ -12,7 +13,15 @@ import {
   waitForLock,
 } from './apply.ts'
 import { LEDGER } from './ledger.ts'
-import { cleanSession, CLEAN_TEXT, type MigrateSession, type RunOptions } from './session.ts'
+import {
+  cancelling,
+  cleanSession,
+  CLEAN_TEXT,
+  endTransaction,
+  type MigrateSession,
+  type RunOptions,
+  sendText,
+} from './session.ts'
 
 // Enough that what the server does outweighs the way there and back.
 const MESSAGE_CHANGES = 32
@@ -36,7 +45,7 @@ export async function applyAll(
     together.forEach(onChange)
     await (together.length > 1
       ? applyTogether(session, together, options)
-      : applyChange(session.client, together[0]!, options))
+      : applyAlone(session, together[0]!, options))
     rest = rest.slice(together.length)
   }
 }
@@ -52,6 +61,18 @@ export function sharedCount(changes: readonly Change[]): number {
   return end === -1 ? Math.min(changes.length, MESSAGE_CHANGES) : Math.max(end, 1)
 }
 
+async function applyAlone(session: MigrateSession, change: Change, options: RunOptions): Promise<void> {
+  try {
+    await cancelling(session, () => applyChange(session.client, change, options))
+  } catch (error) {
+    // What is half-done is told besides that this was asked to end.
+    if (interrupted.aborted && !sectionOf(change).transaction && error instanceof Fail)
+      log('error', `migrate: ${error.message}\nmigrate: hint: ${error.hint}`)
+    interrupted.throwIfAborted()
+    throw error
+  }
+}
+
 async function applyTogether(
   session: MigrateSession,
   changes: readonly Change[],
@@ -59,9 +80,9 @@ async function applyTogether(
 ): Promise<void> {
   const texts = changes.map((change) => changeText(change, options).text + CLEAN_TEXT)
   try {
-    await cancelling(session, () => session.client.query(texts.join('')))
+    await cancelling(session, () => sendText(session.client, texts.join('')))
   } catch (error) {
-    await session.client.query('rollback').catch(() => {}) // of a session that is lost, too
+    await endTransaction(session.client)
     await goOn(session, { changes, texts, error }, options)
   }
 }
@@ -119,17 +140,6 @@ async function countDone(client: Client, changes: readonly Change[]): Promise<nu
     noted.has(BigInt(migration.version)) === (direction === 'up')
   const end = changes.findIndex((change) => !isDone(change))
   return end === -1 ? changes.length : end
-}
-
-/** Ends a message that is under way when this process is asked to end: there may be hours of work in it. */
-async function cancelling<T>(session: MigrateSession, body: () => Promise<T>): Promise<T> {
-  const cancel = () => void session.cancel().catch(() => {}) // then it goes on, and ends when it is done
-  interrupted.addEventListener('abort', cancel)
-  try {
-    return await body()
-  } finally {
-    interrupted.removeEventListener('abort', cancel)
-  }
 }
 
 function lost(changes: readonly Change[], cause: unknown): Fail {

@@ -42,7 +42,7 @@ export function chooseDown(lines: readonly VersionLine[], to: string | undefined
     .filter((line) => line.applied !== undefined)
     .toSorted((a, b) => b.applied!.serial - a.applied!.serial)
   for (const line of applied) assertNoStory(line)
-  const stays = to === undefined ? applied[1] : BigInt(to) === 0n ? undefined : lineOf(lines, to)
+  const stays = to === undefined ? applied[1] : /^0+$/.test(to) ? undefined : lineOf(lines, to)
   if (stays !== undefined && stays.applied === undefined) {
     throw new Fail('usage', `version ${stays.version} is not applied`, { hint: 'Run: howdah migrate status' })
   }

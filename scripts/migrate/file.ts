@@ -51,6 +51,7 @@ export function isMigrationFile(file: string): boolean {
 export function parseMigration(file: string, content: string): Migration {
   const [, version = '', name = ''] = FILE_NAME.exec(file) ?? []
   const text = content.replace(/^\uFEFF/, '').replaceAll('\r\n', '\n')
+  assertText(file, text)
   const marks = marksOf(text)
   const [up, down, ...more] = marks
   const wrong = (line: number, message: string, hint?: string) =>
@@ -80,6 +81,13 @@ export function parseMigration(file: string, content: string): Migration {
     down: down && sectionOf(source, down, text.length),
     ...remarksOf(text),
   }
+}
+
+function assertText(file: string, text: string): void {
+  const nul = text.indexOf('\0')
+  if (nul === -1) return
+  const { line, column } = lineAt(text, nul)
+  throw new Fail('migration-invalid', `${file}:${line}:${column}: a NUL character, which no SQL has`)
 }
 
 function remarksOf(text: string): Pick<Migration, 'notes' | 'sqlite' | 'probe' | 'requires'> {
@@ -150,7 +158,8 @@ function split(body: string, at: (offset: number) => string): Statement[] {
 }
 
 // Each of these would end the transaction that its row in the ledger stands in, or begin another one.
-const ENDS_TRANSACTION = /^(begin|commit|rollback(?! to)|end|abort|start transaction|prepare transaction)\b/
+const ENDS_TRANSACTION =
+  /^(begin|commit|rollback(?!( work| transaction)? to\b)|end|abort|start transaction|prepare transaction)\b/
 
 // What PostgreSQL refuses inside a transaction block (PreventInTransactionBlock in src/backend/tcop/utility.c).
 const NEEDS_NO_TRANSACTION =
@@ -180,7 +189,7 @@ function assertAllowed(
   if (/^create (database|tablespace)|^drop (database|tablespace)|^create role|^create user\b/.test(head)) {
     throw wrong(`"${head}" is not of this database`, 'It belongs into the host file: howdah provision')
   }
-  if (ENDS_TRANSACTION.test(head)) {
+  if (transaction && ENDS_TRANSACTION.test(head)) {
     throw wrong(
       `"${head.split(' ')[0]}" ends the transaction of the migration`,
       'Each migration is a transaction by itself; take it out, or write "transaction:false" behind "-- migrate:up".',

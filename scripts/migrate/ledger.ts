@@ -52,6 +52,16 @@ export function stateText(version: string, state: Applied['state']): string {
   return `update ${LEDGER} set state = ${literal(state)}, applied_at = clock_timestamp() where version = ${literal(version)}`
 }
 
+/**
+ * Fails when a migration is not noted any more. A run that was killed may go on in the server and take it back first;
+ * this waits for its end, as long as `lock_timeout`. Pure.
+ */
+export function guardText(version: string): string {
+  const message = `version ${version} was taken back meanwhile by another run`
+  const body = `begin perform from ${LEDGER} where version = ${literal(version)} for update; if not found then raise exception using message = ${literal(message)}; end if; end`
+  return `do ${literal(body)}; `
+}
+
 /** Forgets a migration. Pure. */
 export function forgetText(version: string): string {
   return `delete from ${LEDGER} where version = ${literal(version)}`

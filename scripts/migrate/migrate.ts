@@ -1,6 +1,6 @@
 import type { Client } from 'pg'
 import { Fail } from '../core/fail.ts'
-import { assertRole, type Change, dropInvalidIndexes, invalidIndexes } from './apply.ts'
+import { assertRole, brokenIndexesOf, type Change, dropInvalidIndexes, invalidIndexes } from './apply.ts'
 import { applyAll } from './batch.ts'
 import { assertMajor, chooseDown, chooseUp, type UpChoice } from './choose.ts'
 import {
@@ -15,7 +15,7 @@ import {
 import { notedBefore } from './probe.ts'
 import { assertSame, comparable, openScratch, rehearse, schemaOf } from './scratch.ts'
 import { look, type MigrateScope } from './scope.ts'
-import { flushCommits, openSession } from './session.ts'
+import { flushCommits, openSession, type RunOptions } from './session.ts'
 import { type VersionLine, versionLines } from './state.ts'
 
 /** Told of each change before it is done. */
@@ -71,13 +71,15 @@ export async function migrate(
 
 /**
  * Rehearses all migrations of a database in a scratch one: up, down, up.
+ * @returns whether each has a way back; without one they were not taken back
  * @throws {Fail} `migration-failed`, `verify-failed`
  */
-export async function rehearseAll(scope: MigrateScope): Promise<void> {
+export async function rehearseAll(scope: MigrateScope): Promise<boolean> {
   assertMajor(scope.migrations, scope.cluster.major)
-  await using _session = await openSession(scope.cluster, scope.database, scope.options)
+  await using session = await openSession(scope.cluster, scope.database, scope.options)
+  await assertRole(session.client, scope.options.role)
   await using scratch = await openScratch(scope)
-  await rehearse(scratch, scope.migrations)
+  return await rehearse(scratch, scope.migrations)
 }
 
 /** How a database is taken over. */
@@ -108,10 +110,12 @@ export async function adopt(
       hint: 'Run: howdah migrate status',
     })
   }
+  await assertRole(client, options.role)
   const noted =
     version === undefined
       ? await notedBefore(client, migrations, options.mirrorTable)
       : chooseUp(versionLines(migrations, []), { to: version })
+  assertMajor(noted, cluster.major)
   const changes = noted.map((migration): Change => ({ migration, direction: 'up' }))
   if (!isTrusted) {
     await using scratch = await openScratch(scope)
@@ -166,7 +170,7 @@ export async function repair(
   }
   const { state, migration, applied } = line
   if (state === 'half-done')
-    return await repairHalfDone(client, line, { as, planOnly, mirrorTable: scope.options.mirrorTable })
+    return await repairHalfDone(client, line, { as, planOnly, options: scope.options })
   if (migration === undefined) {
     throw new Fail(
       'usage',
@@ -193,17 +197,29 @@ export async function repair(
 async function repairHalfDone(
   client: Client,
   { version, migration, applied }: VersionLine,
-  { as, planOnly, mirrorTable }: RepairChoice & { readonly mirrorTable: string | undefined },
+  { as, planOnly, options }: RepairChoice & { readonly options: RunOptions },
 ): Promise<string> {
   if (as === undefined) {
     throw new Fail('usage', `version ${version} is half-done: is it to be seen as applied, or as pending?`, {
       hint: 'Look at what is there, then say --as applied or --as pending.',
     })
   }
+  const broken = migration === undefined ? [] : await brokenIndexesOf(client, migration)
+  if (as === 'applied' && applied?.state === 'started' && broken.length > 0) {
+    throw new Fail(
+      'migration-diverged',
+      `version ${version} is not applied: ${broken.join(', ')} is invalid`,
+      {
+        hint: `Drop it and run it again: howdah migrate repair ${version} --as pending. Or mend it: reindex index concurrently ${broken[0]}`,
+      },
+    )
+  }
   if (planOnly) return `version ${version} would be seen as ${as}`
   const dropped =
-    migration === undefined || as === 'applied' ? [] : await dropInvalidIndexes(client, migration)
-  const mirror = mirrorText(mirrorTable, version, as === 'applied' ? 'up' : 'down')
+    migration === undefined || as === 'applied'
+      ? []
+      : await dropInvalidIndexes(client, migration, options.lockTimeout)
+  const mirror = mirrorText(options.mirrorTable, version, as === 'applied' ? 'up' : 'down')
   const note = as === 'applied' ? stateText(applied!.version, 'applied') : forgetText(applied!.version)
   await client.query(`begin; ${mirror}; ${note}; commit`)
   const also = dropped.length === 0 ? '' : `, its invalid index is dropped: ${dropped.join(', ')}`

@@ -4,6 +4,7 @@ import { withSession } from '../cluster/session.ts'
 import { ident, literal, show } from '../cluster/sql.ts'
 import { parseDuration } from '../core/quantity.ts'
 import type { Host } from '../host/schema.ts'
+import type { Migration } from './file.ts'
 import { LEDGER } from './ledger.ts'
 
 /** How far a database is set back: `1` no rows, `2` none of what migrations make, `3` no database and none of its roles. */
@@ -27,6 +28,11 @@ export interface ResetStep {
   readonly isTransaction: boolean
 }
 
+/** What is set back, how far, and what its migrations are. */
+export interface ResetScope extends Pick<Reset, 'database' | 'level'> {
+  readonly migrations: readonly Migration[]
+}
+
 /**
  * What a reset of a database would do; nothing is written. All tables are named: a TRUNCATE or a DROP that reaches
  * others by CASCADE only leaves those that have lost their foreign key, with rows that keep the same files from being
@@ -36,15 +42,18 @@ export interface ResetStep {
 export async function planReset(
   cluster: Cluster,
   host: Host,
-  { database, level }: Pick<Reset, 'database' | 'level'>,
+  { database, level, migrations }: ResetScope,
 ): Promise<Reset> {
   const isThere = await hasDatabase(cluster, database)
   const base = { database, level, isThere, stays: [] }
   if (level === '3') return { ...base, ...(await dropping(cluster, host, database)) }
   if (!isThere) return { ...base, steps: [] }
-  const { mirror_table: mirror, lock_timeout: timeout } = host.databases[database]!.migrations!
+  const { schemas, migrations: spec } = host.databases[database]!
+  const { mirror_table: mirror, lock_timeout: timeout } = spec!
   const own = await inDatabase(cluster, database, (client) =>
-    level === '1' ? emptying(client, mirror) : unmaking(client, mirror),
+    level === '1'
+      ? emptying(client, mirror)
+      : unmaking(client, { mirror, migrations, schemas: ['public', ...Object.keys(schemas)] }),
   )
   if (own.length === 0) return { ...base, steps: [] }
   const patience = `set local lock_timeout = ${Math.round(parseDuration(timeout)! * 1000)}`
@@ -100,8 +109,22 @@ async function emptying(client: Client, mirror: string | undefined): Promise<str
   return tables.length === 0 ? [] : [`truncate ${tables.join(', ')} restart identity`]
 }
 
+interface Unmade {
+  readonly mirror: string | undefined
+  readonly migrations: readonly Migration[]
+  /** Those that provisioning makes, which stay. */
+  readonly schemas: readonly string[]
+}
+
 /** Functions and types after the tables that use them; by CASCADE, for what is left of a reset by hand may be in any order. */
-async function unmaking(client: Client, mirror: string | undefined): Promise<string[]> {
+async function unmaking(client: Client, { mirror, migrations, schemas }: Unmade): Promise<string[]> {
+  const staying = [...schemas, ...(mirror === undefined ? [] : [mirrorSchema(mirror)])]
+  const made = await names(
+    client,
+    `select format('drop schema if exists %I cascade', n.nspname) as name from pg_namespace n
+      where ${OWN_SCHEMA} and n.nspname not in (${staying.map(literal).join(', ')}) and ${NO_EXTENSION('pg_namespace', 'n.oid')} order by 1`,
+  )
+  const others = await names(client, OTHERS)
   const drops = await names(
     client,
     `select format('drop %s if exists %I.%I cascade', case c.relkind when 'v' then 'view' when 'm' then 'materialized view'
@@ -128,7 +151,50 @@ async function unmaking(client: Client, mirror: string | undefined): Promise<str
     `select 'delete from ${LEDGER}' as name where to_regclass('${LEDGER}') is not null`,
   )
   const mirrored = mirror === undefined ? [] : await names(client, mirrorSql(mirror))
-  return [...drops, ...routines, ...types, ...ledger, ...mirrored]
+  return [
+    ...drops,
+    ...routines,
+    ...types,
+    ...others,
+    ...made,
+    ...ofNoSchema(migrations),
+    ...ledger,
+    ...mirrored,
+  ]
+}
+
+/** What else can be in a schema; pg_identify_object() has the words by which each of them is dropped. */
+const OTHERS = `
+  select format('drop %s if exists %s cascade', o.type, o.identity) as name
+    from (select 'pg_collation' as catalog, oid, collnamespace as nsp from pg_collation
+          union all select 'pg_operator', oid, oprnamespace from pg_operator
+          union all select 'pg_opclass', oid, opcnamespace from pg_opclass
+          union all select 'pg_opfamily', oid, opfnamespace from pg_opfamily
+          union all select 'pg_conversion', oid, connamespace from pg_conversion
+          union all select 'pg_ts_config', oid, cfgnamespace from pg_ts_config
+          union all select 'pg_ts_dict', oid, dictnamespace from pg_ts_dict
+          union all select 'pg_ts_template', oid, tmplnamespace from pg_ts_template
+          union all select 'pg_ts_parser', oid, prsnamespace from pg_ts_parser) x
+    join pg_namespace n on n.oid = x.nsp
+    cross join lateral pg_identify_object(x.catalog::regclass, x.oid, 0) o
+   where ${OWN_SCHEMA}
+     and not exists (select from pg_depend d where d.classid = x.catalog::regclass and d.objid = x.oid and d.deptype = 'e')
+   order by 1`
+
+const NO_SCHEMA =
+  /^create\s+(extension|publication|event\s+trigger|server|foreign\s+data\s+wrapper)\s+(?:if\s+not\s+exists\s+)?("(?:[^"]|"")+"|[\w$]+)/i
+
+/** What migrations make that is in no schema. Others may have made more of that kind: theirs stays. */
+function ofNoSchema(migrations: readonly Migration[]): string[] {
+  const found = migrations.flatMap(({ up }) => up.statements.map(({ text }) => NO_SCHEMA.exec(text)))
+  const drops = found.flatMap((match) =>
+    match ? [`drop ${match[1]!.toLowerCase().replaceAll(/\s+/g, ' ')} if exists ${match[2]} cascade`] : [],
+  )
+  return [...new Set(drops)]
+}
+
+function mirrorSchema(mirror: string): string {
+  return mirror.includes('.') ? mirror.split('.')[0]! : 'public'
 }
 
 function mirrorSql(mirror: string): string {

@@ -61,8 +61,10 @@ export async function openScope(loaded: LoadedHost, database: string): Promise<M
   const dir = await migrationsFolder(loaded, spec)
   const migrations = await readFolder(dir)
   const cluster = await requireCluster(host)
-  const { role = spec.owner, lock_timeout: lockTimeout, tries, mirror_table: mirrorTable } = spec.migrations!
+  const { role = spec.owner, lock_timeout: lockTimeout, tries, mirror_table: mirror } = spec.migrations!
   const milliseconds = Math.round(parseDuration(lockTimeout)! * 1000)
+  // Where it is made: a migration may set another search_path.
+  const mirrorTable = mirror === undefined || mirror.includes('.') ? mirror : `public.${mirror}`
   const options = { role, lockTimeout: `${milliseconds}ms`, tries, waitSeconds: WAIT_SECONDS, mirrorTable }
   return { cluster, database, spec, dir, migrations, options }
 }

@@ -1,14 +1,16 @@
 import { randomBytes } from 'node:crypto'
+import type { Client } from 'pg'
 import type { Cluster } from '../cluster/cluster.ts'
 import { clientProgram } from '../cluster/program.ts'
 import { ident, literal } from '../cluster/sql.ts'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
+import { interrupted } from '../core/interrupt.ts'
 import type { DatabaseSpec } from '../host/schema.ts'
 import { applyChange, type Change } from './apply.ts'
 import type { Migration } from './file.ts'
 import { makeLedger, mirrorTableText } from './ledger.ts'
-import type { RunOptions } from './session.ts'
+import { cancelling, type RunOptions } from './session.ts'
 
 /** Where dbmate notes what it has applied, in schema public. */
 export const DBMATE_TABLE = 'schema_migrations'
@@ -36,8 +38,20 @@ export interface Scratch extends AsyncDisposable {
  * @throws {Fail} what a connection throws
  */
 export async function openScratch(scope: ScratchScope): Promise<Scratch> {
-  const { cluster, database, spec, options } = scope
+  const { cluster, database } = scope
   const admin = await cluster.connect(database, { applicationName: 'howdah migrate: scratch' })
+  try {
+    return await makeScratch(scope, admin)
+  } catch (error) {
+    await admin.end() // it would keep this process alive
+    throw error
+  }
+}
+
+async function makeScratch(
+  { cluster, database, spec, options }: ScratchScope,
+  admin: Client,
+): Promise<Scratch> {
   const { rows } = await admin.query<{ id: string; encoding: string; collate: string; ctype: string }>(
     `select oid::text as id, pg_encoding_to_char(encoding) as encoding, datcollate as collate, datctype as ctype
        from pg_database where datname = ${literal(database)}`,
@@ -54,7 +68,7 @@ export async function openScratch(scope: ScratchScope): Promise<Scratch> {
     `create database ${ident(name)} template template0 ${like}${options.role === undefined ? '' : ` owner ${ident(options.role)}`}`,
   )
   const drop = async () => {
-    await admin.query(`drop database if exists ${ident(name)} with (force)`).finally(() => admin.end())
+    await admin.query(`drop database if exists ${ident(name)} with (force)`)
   }
   try {
     const client = await cluster.connect(name, { applicationName: 'howdah migrate: scratch' })
@@ -78,20 +92,27 @@ export async function openScratch(scope: ScratchScope): Promise<Scratch> {
   }
   return {
     name,
-    run: (changes) => runThere(scope, name, changes),
+    run: (changes) => runThere({ cluster, options, admin }, name, changes),
     schema: () => schemaOf(cluster, name, options.mirrorTable),
-    [Symbol.asyncDispose]: drop,
+    [Symbol.asyncDispose]: () => drop().finally(() => admin.end()),
   }
 }
 
 async function runThere(
-  { cluster, options }: ScratchScope,
+  { cluster, options, admin }: Pick<ScratchScope, 'cluster' | 'options'> & { readonly admin: Client },
   name: string,
   changes: readonly Change[],
 ): Promise<void> {
   const client = await cluster.connect(name, { applicationName: 'howdah migrate: scratch' })
+  const cancel = async () => {
+    const end = 'select pg_cancel_backend(pid) from pg_stat_activity where datname = $1'
+    await admin.query(end, [name])
+  }
   try {
-    for (const change of changes) await applyChange(client, change, options)
+    for (const change of changes) {
+      interrupted.throwIfAborted()
+      await cancelling({ cancel }, () => applyChange(client, change, options))
+    }
   } finally {
     await client.end()
   }
@@ -135,10 +156,12 @@ export function comparable(schema: string): string {
 }
 
 /**
- * Proves in a scratch database that migrations can be applied, taken back, and applied again to the same end.
+ * Proves in a scratch database that migrations can be applied, and, where each has a way back, taken back and applied
+ * again to the same end.
+ * @returns whether they were taken back
  * @throws {Fail} `migration-failed` when they cannot; `verify-failed` when the ends differ
  */
-export async function rehearse(scratch: Scratch, migrations: readonly Migration[]): Promise<void> {
+export async function rehearse(scratch: Scratch, migrations: readonly Migration[]): Promise<boolean> {
   const ups = migrations.map((migration): Change => ({ migration, direction: 'up' }))
   const downs = migrations
     .filter(({ down }) => down !== undefined)
@@ -147,11 +170,12 @@ export async function rehearse(scratch: Scratch, migrations: readonly Migration[
   const begin = await scratch.schema()
   await scratch.run(ups)
   const first = await scratch.schema()
-  if (downs.length < ups.length) return
+  if (downs.length < ups.length) return false
   await scratch.run(downs)
   assertSame(begin, await scratch.schema(), 'after all downs the schema is not what it was before the ups')
   await scratch.run(ups)
   assertSame(first, await scratch.schema(), 'the second ups lead to another schema than the first')
+  return true
 }
 
 /** @throws {Fail} `verify-failed`, with the lines that differ */

@@ -107,13 +107,27 @@ async function takeLock(holder: Client, database: string, waitSeconds: number): 
 }
 
 /**
+ * Sends a text of migrations. Files are read as if a backslash were a letter in a string, as by default; a server that
+ * is set otherwise would see other statements in them, such as a COMMIT that nobody has found. It is set by itself,
+ * since a text is parsed before anything of it runs.
+ */
+export async function sendText(client: Client, text: string): Promise<void> {
+  await client.query('set standard_conforming_strings = on')
+  await client.query(text)
+}
+
+/**
  * Statements that a transaction of a migration begins with. Its commit is not waited for until it is on the disk:
  * what a crash of the server takes is lost from the end, rows of the ledger together with what they are about, and
  * nobody is told of success before {@link flushCommits}. Pure.
+ * @param guard runs with all rights, before anything of the migration
  */
-export function beginText({ role, lockTimeout }: Pick<RunOptions, 'role' | 'lockTimeout'>): string {
+export function beginText(
+  { role, lockTimeout }: Pick<RunOptions, 'role' | 'lockTimeout'>,
+  guard: string,
+): string {
   const settings = `set local lock_timeout = '${lockTimeout}'; set local synchronous_commit = off`
-  return `begin; ${settings}; ${role === undefined ? '' : `set local role ${ident(role)}; `}`
+  return `begin; ${settings}; ${guard}${role === undefined ? '' : `set local role ${ident(role)}; `}`
 }
 
 /**
@@ -133,4 +147,30 @@ export const CLEAN_TEXT =
 /** Leaves nothing of one migration in the session for the next one. */
 export async function cleanSession(client: Client): Promise<void> {
   await client.query('discard all')
+}
+
+/** Ends the transaction that an error has left, if it has left one: text that cannot be parsed has begun none. */
+export async function endTransaction(client: Client): Promise<void> {
+  if (!(await isInTransaction(client))) return
+  await client.query('rollback').catch(() => {}) // of a session that is lost, too
+}
+
+/** Whether an error has left a transaction. The server says so after the error, with what it answers next. */
+export async function isInTransaction(client: Client): Promise<boolean> {
+  await client.query('').catch(() => {}) // a session that is lost
+  return client.getTransactionStatus() !== 'I'
+}
+
+/** Ends a statement that is under way when this process is asked to end: there may be hours of work in it. */
+export async function cancelling<T>(
+  session: Pick<MigrateSession, 'cancel'>,
+  body: () => Promise<T>,
+): Promise<T> {
+  const cancel = () => void session.cancel().catch(() => {}) // then it goes on, and ends when it is done
+  interrupted.addEventListener('abort', cancel)
+  try {
+    return await body()
+  } finally {
+    interrupted.removeEventListener('abort', cancel)
+  }
 }

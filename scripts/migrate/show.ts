@@ -51,3 +51,21 @@ function showChange(database: string, change: Change): string {
 export function lineOf(database: string, { migration, direction }: Change): string {
   return `${direction === 'up' ? '+' : '-'} ${database}: ${migration.version} ${migration.name}`
 }
+
+/** What is not as it should be, for machines, and for people with the command to run; no row when all is. Pure. */
+export function differenceOf(
+  database: string,
+  lines: readonly VersionLine[],
+): {
+  readonly differs: readonly Pick<VersionLine, 'version' | 'state'>[]
+  readonly row: string | undefined
+} {
+  const others = lines.filter(({ state }) => state !== 'applied' && state !== 'down-edited')
+  const differs = others.map(({ version, state }) => ({ version, state }))
+  if (differs.length === 0) return { differs, row: undefined }
+  const names = differs.map(({ version, state }) => `${version} is ${state}`)
+  const next = differs.every(({ state }) => state === 'pending')
+    ? 'howdah migrate up'
+    : 'howdah migrate status'
+  return { differs, row: `${database}: ${names.join(', ')}; run: ${next}` }
+}

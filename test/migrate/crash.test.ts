@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { openSession } from '../../scripts/migrate/session.ts'
 import { type Migrating, openMigrating } from '../support/migrating.ts'
@@ -43,6 +44,45 @@ test('killed while it takes one back: the migration stands as before', async () 
   await endSessions()
   expect(await tables()).toEqual(['a'])
   expect(await it.migrate('check')).toMatchObject({ code: 0 })
+})
+
+test('killed while it takes one back, and taken back again while the server goes on with the first: is done once', async () => {
+  await it.query('create table a as select 1 as n; alter table a owner to app')
+  await it.put('0001_a', 'update a set n = n + 1;', {
+    down: 'update a set n = n - 1; select pg_advisory_lock(7);',
+  })
+  await it.migrate('up')
+  const down = ['down', '--allow', 'deletes-data']
+  await it.server.withClient('telemetry', async (client) => {
+    await client.query('select pg_advisory_lock(7)')
+    expect(await it.migrateUntil(down, 'pg_advisory_lock', kill)).toMatchObject({ signal: 'SIGKILL' })
+    expect(await it.migrate(...down)).toMatchObject({
+      code: 64,
+      stderr: expect.stringContaining('no lock within 200ms, try 2 of 2') as string,
+    })
+    await client.query('select pg_advisory_unlock(7)')
+  })
+  const sessions = `select from pg_stat_activity where application_name = 'howdah migrate'`
+  while ((await it.server.query('postgres', sessions)).length > 0) await sleep(20)
+  // The server may have ended it when it could not answer, or have done it to its end.
+  expect((await it.migrate(...down)).code).toBe(0)
+  expect(await it.query('select n from a')).toEqual([{ n: 1 }])
+})
+
+test('taken back by another run between the choice and the lock: is refused', async () => {
+  await it.put('0001_a', 'create table a ();', { down: 'drop table a;' })
+  await it.migrate('up')
+  await it.server.withClient('telemetry', async (client) => {
+    await client.query('begin; delete from howdah.migration')
+    const second = it.migrate('down', '--allow', 'deletes-data')
+    await it.waitFor('transactionid')
+    await client.query('commit')
+    expect(await second).toMatchObject({
+      code: 64,
+      stderr: expect.stringContaining('version 0001 was taken back meanwhile by another run') as string,
+    })
+  })
+  expect(await tables()).toEqual(['a'])
 })
 
 test('killed while an index is made concurrently: is seen as half-done with its invalid index, and repaired', async () => {
