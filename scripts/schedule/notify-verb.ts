@@ -3,7 +3,9 @@ import { loadHost } from '../cluster/open.ts'
 import type { Call, Outcome, Verb } from '../core/cli.ts'
 import { Fail } from '../core/fail.ts'
 import { exists } from '../core/file.ts'
+import { currentUser } from '../core/user.ts'
 import type { Host } from '../host/schema.ts'
+import { defaultUser } from './job.ts'
 import { lastInstalled, loadKnownHost } from './known-host.ts'
 import { notify, type NotifyScope, TRIAL } from './notify.ts'
 import { pingAfter } from './ping.ts'
@@ -18,7 +20,7 @@ export const notifyVerb: Verb = {
     { flags: '--test', help: 'tell everybody that this is a trial, as the installed units would' },
   ],
   common: ['file'],
-  fails: ['host-file', 'file-unreadable', 'lock-held', 'command-failed'],
+  fails: ['host-file', 'file-unreadable', 'not-permitted', 'lock-held', 'command-failed'],
   run,
 }
 
@@ -26,10 +28,24 @@ async function run(call: Call): Promise<Outcome> {
   const { unit, test: isTrial } = call.options
   if (isTrial === true) return tryOut(call)
   const host = await loadKnownHost(call.file, call.overrides)
+  assertUser(host)
   if (typeof unit === 'string') return tell(host, { unit, installed: await lastInstalled(call.file) })
   const outcome = await tell(host, {})
   await pingAfter('check', host.schedule.ping)
   return outcome
+}
+
+/** Whoever cannot read what is remembered of the jobs would tell that all of them have failed. */
+function assertUser(host: Host): void {
+  const [user, me] = [defaultUser(host), currentUser()]
+  if (process.getuid?.() === 0 || user === undefined || user === me) return
+  throw new Fail(
+    'not-permitted',
+    `only ${user === 'root' ? user : `${user} and root`} may tell of these jobs, this is ${me}`,
+    {
+      hint: 'Run the same command as root; howdah schedule list needs no rights but to read.',
+    },
+  )
 }
 
 /** By the installed alert where there is one: its rights are what a trial is for. */

@@ -7,6 +7,7 @@ import { tmpdir, uptime } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { currentUser } from '../../scripts/core/user.ts'
 import { parseHost } from '../../scripts/host/host.ts'
 import type { Host } from '../../scripts/host/schema.ts'
 import { mailOf, type Story } from '../../scripts/schedule/message.ts'
@@ -81,7 +82,7 @@ state_dir = "${own}/state"
 [postgres]
 major = 17
 [schedule]
-user = "${isRoot ? 'root' : 'postgres'}"
+user = "${isRoot ? 'root' : currentUser()}"
 on_failure = [${onFailure}]
 runtime_limit = "9999d"
 [notify.ops]
@@ -339,6 +340,19 @@ describe('schedule notify', () => {
       expect((await notify()).code).toBe(0)
       expect(await readFile(join(own, 'out/who'), 'utf8')).toBe('nobody\n')
       expect(await readFile(join(own, 'out/mailer'), 'utf8')).toBe('root\n')
+    },
+  )
+
+  test.runIf(isRoot)(
+    'somebody else: tells nobody, since for that one all jobs would have failed',
+    async () => {
+      posted = []
+      const { file, set } = await testHost('"chat"')
+      await set(FAILED)
+      for (const folder of [dir, join(file, '..')]) await chmod(folder, 0o755)
+      const done = await runScript(['schedule', 'notify', '-c', file], { uid: 65_534 })
+      expect(done).toMatchObject({ code: 13, stderr: expect.stringContaining('only root') as string })
+      expect(posted).toEqual([])
     },
   )
 
