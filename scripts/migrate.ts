@@ -9,6 +9,7 @@
  */
 import { brokenIndexes, adopt, migrate, planDown, planUp, rehearseAll, repair } from './migrate/migrate.ts'
 import { look, migratedDatabases, type MigrateScope, oneDatabase, openScope } from './migrate/scope.ts'
+import { strangers } from './migrate/owners.ts'
 import { differenceOf, lineOf, showChanges, showStatus } from './migrate/show.ts'
 import type { Change } from './migrate/apply.ts'
 import type { ResetLevel } from './migrate/reset.ts'
@@ -76,7 +77,7 @@ await main({
     {
       name: 'check',
       summary: 'fail unless the database has exactly the versions of the folder',
-      options: [DATABASE],
+      options: [DATABASE, { flags: '--owners', help: 'and all tables belong to the role of the migrations' }],
       common: ['file'],
       fails: FAILS,
       run: check,
@@ -247,8 +248,9 @@ async function check(call: Call): Promise<Outcome> {
   const databases: object[] = []
   for (const scope of await scopesOf(call)) {
     const { differs, row } = differenceOf(scope.database, await look(scope))
-    if (row !== undefined) rows.push(row)
-    databases.push({ database: scope.database, differs })
+    const owners = call.options['owners'] === true ? await strangers(scope) : []
+    rows.push(...(row === undefined ? [] : [row]), ...owners.map((line) => `${scope.database}: ${line}`))
+    databases.push({ database: scope.database, differs, owners })
   }
   return {
     text: rows.length === 0 ? 'all is applied' : rows.join('\n'),

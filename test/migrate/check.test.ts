@@ -40,6 +40,16 @@ test('a version that only the database has: 1, although nothing is pending', asy
   expect((await it.migrate('status')).stdout).toContain('applied, and there is no file of it')
 })
 
+test('--owners: a table that somebody has given to another role: 1, and whose it is', async () => {
+  expect(await it.migrate('check', '--owners')).toMatchObject({ code: 0, stdout: 'all is applied\n' })
+  await it.query('alter table b owner to postgres')
+  expect(await check()).toMatchObject({ code: 0 })
+  expect(await it.migrate('check', '--owners')).toMatchObject({
+    code: 1,
+    stdout: 'telemetry: public.b belongs to postgres, not to app\n',
+  })
+})
+
 test('nothing is written by it', async () => {
   await it.query('drop schema howdah cascade')
   expect(await check()).toMatchObject({ code: 1 })
