@@ -62,8 +62,9 @@ export function pointsOf(text: string): string[] {
     .split('\n')
     .filter((line) => !line.trimStart().startsWith('#'))
     .flatMap((line) => {
-      const [, field = ''] = line.trim().split(/[ \t]+/)
-      return folderOf(unescapeOctal(field))
+      const [source = '', field = ''] = line.trim().split(/[ \t]+/)
+      // A folder that is bound upon itself, for the sake of its options, is the same one without that.
+      return folderOf(unescapeOctal(field)).filter((point) => folderOf(unescapeOctal(source))[0] !== point)
     })
 }
 
@@ -75,8 +76,11 @@ function unescapeOctal(text: string): string {
 
 /** Where a `.mount` unit mounts (systemd.mount(5)). One with specifiers in it is not understood. Pure. */
 export function pointsOfUnit(text: string): string[] {
-  const points = [...text.matchAll(/^\s*Where\s*=\s*(.*?)\s*$/gm)].map(([, point]) => point!)
-  return points.filter((point) => !point.includes('%')).flatMap(folderOf)
+  const values = (key: string) =>
+    [...text.matchAll(new RegExp(`^\\s*${key}\\s*=\\s*(.*?)\\s*$`, 'gm'))].map(([, value]) => value!)
+  const sources = new Set(values('What').flatMap(folderOf))
+  const points = values('Where').filter((point) => !point.includes('%'))
+  return points.flatMap(folderOf).filter((point) => !sources.has(point))
 }
 
 function folderOf(point: string): string[] {

@@ -1,3 +1,4 @@
+import { uptime } from 'node:os'
 import { loadHost } from '../cluster/open.ts'
 import type { Call, Outcome, Verb } from '../core/cli.ts'
 import { table } from '../core/table.ts'
@@ -6,7 +7,7 @@ import { type Health, healthOf } from './due.ts'
 import { jobsOf, servicesOf } from './job.ts'
 import { showTime } from './show.ts'
 import { isBooted, unitStates } from './systemd.ts'
-import { unseen, watchJob, workOf } from './watch.ts'
+import { troubleOf, unseen, watchJob, workOf } from './watch.ts'
 
 /** `schedule check` */
 export const checkVerb: Verb = {
@@ -62,6 +63,11 @@ async function inactiveUnits(host: Host, paused: ReadonlySet<string>): Promise<s
   const states = await unitStates(units)
   return units.flatMap((unit) => {
     const state = states.get(unit)
+    const trouble =
+      state && unit.endsWith('.service')
+        ? troubleOf(state, { now: new Date(), uptimeSeconds: uptime() })
+        : undefined
+    if (state?.isActive && trouble !== undefined) return [`${unit}: ${trouble}`]
     return state?.isActive ? [] : [`${unit} is not active: ${state?.activeState || 'it is not installed'}`]
   })
 }

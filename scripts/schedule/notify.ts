@@ -10,6 +10,7 @@ import { nextElapses } from './elapse.ts'
 import { jobsOf, servicesOf } from './job.ts'
 import type { Story } from './message.ts'
 import { access, assertNoLink, changeState, jobsFolder, type JobState } from './state.ts'
+import { isBooted, unitStates } from './systemd.ts'
 import { serviceName } from './unit.ts'
 import { forgetMeanwhile, keepMeanwhile } from './unkept.ts'
 import { recordUnseen, type Watched, watchedOf, type WatchedJob, watchJob } from './watch.ts'
@@ -44,7 +45,8 @@ export interface NotifyScope {
 export async function notify(host: Host, { unit, installed }: NotifyScope): Promise<Told[]> {
   if (unit === TRIAL) return [await tellTrial(host)]
   const name = unit === undefined ? undefined : watchedUnit(host, unit)
-  if (unit !== undefined && name === undefined) return [await tellOfUnit(host, unit, installed)]
+  if (unit !== undefined && name === undefined)
+    return (await isWell(unit)) ? [] : [await tellOfUnit(host, unit, installed)]
   const watched = watchedOf(host).filter((one) => name === undefined || one.name === name)
   const unkept = await recordUnseen(host, watched, new Date())
   // All at once: who does not answer puts off nobody else.
@@ -108,6 +110,15 @@ export function watchedUnit(host: Host, unit: string): string | undefined {
   return watchedOf(host).find(({ name }) => unit === serviceName(host, name))?.name
 }
 
+/** One that is no job (any more) calls whoever tells of its successes, too. */
+async function isWell(unit: string): Promise<boolean> {
+  if (!(await isBooted())) return false
+  const state = (await unitStates([unit]).catch(() => undefined))?.get(unit)
+  return (
+    state !== undefined && state.isInstalled && state.activeState !== 'failed' && state.result === 'success'
+  )
+}
+
 async function tellOfUnit(host: Host, unit: string, installed: Host | undefined): Promise<Told> {
   const { to, notify } = whomOfUnit(host, unit, installed)
   const missed = await deliver({ ...host, notify }, to, {
@@ -163,6 +174,7 @@ async function storyOf(host: Host, { of, state }: WatchedJob, due: Due): Promise
   const [next] = 'schedule' in of ? await nextElapses(of, new Date(), 1) : []
   return {
     ...due,
+    ...(due.state === 'recovered' && !('schedule' in of) && { reason: 'it runs' }),
     host: host.host.name,
     unit,
     lastSuccess: state.lastSuccess,

@@ -2,7 +2,7 @@ import { uptime } from 'node:os'
 import { messageOf } from '../core/fail.ts'
 import { log } from '../core/log.ts'
 import type { Host } from '../host/schema.ts'
-import { countsFrom, type Watch } from './due.ts'
+import { countsFrom, healthOf, type Watch } from './due.ts'
 import { nextElapses } from './elapse.ts'
 import { type Job, jobsOf, type Service, servicesOf } from './job.ts'
 import { writeMetrics } from './metrics.ts'
@@ -44,46 +44,63 @@ export interface Telling {
  * @throws {Fail} `host-file`, and without `telling` `file-unreadable`
  */
 export async function watchJob(host: Host, of: Watched, telling?: Telling): Promise<WatchedJob> {
-  const known = telling ? (telling.unkept ?? (await stateOf(host, of, telling.notedAt))) : undefined
-  const state = withoutDead(known ?? (await readState(host, of.name)))
-  const told = latest(state.told, await meanwhile(host, of, state))
-  const job = 'schedule' in of ? of : { ...of, ...NO_TIMES }
-  const from = countsFrom(state)
-  const [elapse] = 'schedule' in of && from !== undefined ? await nextElapses(of, from, 1) : []
-  return { of, job, state: { ...state, told }, elapse }
+  const now = telling?.notedAt ?? new Date()
+  const found = telling?.unkept ?? (telling && (await lostOrNoted(host, of, now)))
+  const recorded = withoutDead(found ?? (await readState(host, of.name)))
+  // A service that has not failed is well: nobody records that it succeeds.
+  const isService = !('schedule' in of)
+  const state =
+    isService && recorded.lastSuccess === undefined
+      ? { ...recorded, lastSuccess: now.toISOString() }
+      : recorded
+  const job = isService ? { ...of, ...NO_TIMES } : of
+  const from = isService ? undefined : countsFrom(state)
+  const [elapse] = isService || from === undefined ? [] : await nextElapses(of, from, 1)
+  const watch = { of, job, state, elapse }
+  const kept = await toldMeanwhile(host, of.name)
+  const told = isOld(kept, watch, now) ? state.told : latest(state.told, kept)
+  return { ...watch, state: { ...state, told } }
+}
+
+/**
+ * Whether what people were told while the state could not be written is about something else than what the state
+ * says: as long as no end of a run was recorded since, that is no recovery; and what has failed since is news. Pure.
+ */
+function isOld(kept: JobState['told'], watch: WatchedJob, now: Date): boolean {
+  if (kept?.state !== 'failed') return false
+  const { last, failingSince, lost } = watch.state as Known
+  if (lost) return false
+  const since = (time: string | undefined) => time !== undefined && Date.parse(time) > Date.parse(kept.at)
+  const health = healthOf(watch, now)
+  if (health === 'failed') return since(failingSince)
+  return 'schedule' in watch.of && health !== 'stale' && !since(last?.ended)
+}
+
+/** What is known of a job. */
+interface Known extends JobState {
+  /** Not from its file. */
+  readonly lost?: true
 }
 
 /** A service has no times at which it would be missed. */
 const NO_TIMES = { randomizedDelay: '0s', runtimeLimit: '0s', grace: '0s' } as const
 
 /** What is remembered of it; that it cannot be read, or noted, is a failure of its own. */
-async function stateOf(host: Host, of: Watched, notedAt: Date): Promise<JobState> {
+async function lostOrNoted(host: Host, of: Watched, now: Date): Promise<Known> {
   try {
     await assertNoLink(host)
-    return 'schedule' in of ? await noted(host, of.name, notedAt) : await readState(host, of.name)
+    return 'schedule' in of ? await noted(host, of.name, now) : await readState(host, of.name)
   } catch (error) {
-    return lostState(of.name, `what is remembered of it cannot be kept: ${messageOf(error)}`)
+    return lostState(host, of.name, `what is remembered of it cannot be kept: ${messageOf(error)}`)
   }
 }
 
-/**
- * What people were told while the state could not be written. As long as no end of a run was recorded since, what the
- * state says is older than that: it is no recovery.
- */
-async function meanwhile(host: Host, of: Watched, { failures, last }: JobState): Promise<JobState['told']> {
-  const told = await toldMeanwhile(host, of.name)
-  if (told === undefined || failures > 0 || !('schedule' in of)) return told
-  return last !== undefined && Date.parse(last.ended) > Date.parse(told.at) ? told : undefined
-}
-
-function lostState(job: string, reason: string): JobState {
+/** A failure on top of what can be read of a state, if anything can. */
+async function lostState(host: Host, job: string, reason: string): Promise<Known> {
   const now = new Date().toISOString()
-  return {
-    job,
-    failures: 1,
-    failingSince: now,
-    last: { begun: now, ended: now, result: 'failed', reason },
-  }
+  const state = await readState(host, job).catch((): JobState => ({ job, failures: 0 }))
+  const last = { begun: now, ended: now, result: 'failed', reason } as const
+  return { ...state, failures: 1, failingSince: state.failingSince ?? now, last, lost: true }
 }
 
 function latest(one: JobState['told'], other: JobState['told']): JobState['told'] {
@@ -102,14 +119,15 @@ export async function recordUnseen(
   now: Date,
 ): Promise<Map<string, JobState>> {
   const unkept = new Map<string, JobState>()
-  for (const { of, trouble } of await unseen(host, watched)) {
+  for (const { of, trouble, result } of await unseen(host, watched)) {
     try {
       const state = await changeState(host, of.name, (state) => stateUnder(trouble, state, now))
       if ('schedule' in of) await writeMetrics(host, state).catch((error: unknown) => warn(of, error))
     } catch (error) {
       if (trouble === undefined) continue // it is well, and is told so when that can be written
-      const reason = `${trouble}; what is remembered of it cannot be kept: ${messageOf(error)}`
-      unkept.set(of.name, lostState(of.name, reason))
+      const how = 'schedule' in of ? `how its run ended (${result})` : `that it is down (${result})`
+      const reason = `${how} cannot be recorded: ${messageOf(error)}`
+      unkept.set(of.name, await lostState(host, of.name, reason))
     }
   }
   return unkept
@@ -131,6 +149,8 @@ interface Unseen {
   readonly of: Watched
   /** Undefined when it is over. */
   readonly trouble: string | undefined
+  /** What systemd says: `exit-code`. */
+  readonly result: string
 }
 
 /** Jobs and services of which systemd knows something else than what was recorded last; none where it does not run. */
@@ -147,12 +167,13 @@ export async function unseen(host: Host, watched: readonly Watched[]): Promise<U
     if (failures === undefined) continue
     if ('schedule' in of) {
       if (unit.activeState === 'failed' && failures === 0)
-        found.push({ of, trouble: `${unit.result}: systemd could not begin it` })
+        found.push({ of, trouble: `${unit.result}: systemd could not begin it`, result: unit.result })
       continue
     }
     const trouble = troubleOf(unit, { now: new Date(), uptimeSeconds: uptime() })
-    const isOver = trouble === undefined && unit.activeState === 'active'
-    if (trouble === undefined ? isOver && failures > 0 : failures === 0) found.push({ of, trouble })
+    const isOver = trouble === undefined && isLasting(unit, new Date())
+    if (trouble === undefined ? isOver && failures > 0 : failures === 0)
+      found.push({ of, trouble, result: unit.result })
   }
   return found
 }
@@ -166,11 +187,17 @@ async function statesIfAny(host: Host, watched: readonly Watched[]): Promise<Map
 }
 
 /** A restart takes a moment, and a boot some minutes. */
-const MOMENT_SECONDS = 60
+const MOMENT_SECONDS = 30
 const BOOT_SECONDS = 600
 
 /** One that ends as often is of no use, although it is started again each time. */
 const RESTARTS = 3
+
+/** Whether a service runs, and not only until it ends the next time. Pure. */
+function isLasting({ activeState, activeSince }: UnitState, now: Date): boolean {
+  const seconds = (now.getTime() - (activeSince?.getTime() ?? 0)) / 1000
+  return activeState === 'active' && seconds >= MOMENT_SECONDS
+}
 
 /** What is wrong with a service that should run; undefined when nothing is, or it is not installed. Pure. */
 export function troubleOf(

@@ -7,6 +7,7 @@ UUID=5678	/srv/pg/	ext4	defaults	0	2
 /dev/sdc1 /srv/with\040space xfs noauto 0 2
 /dev/sdd1 none swap sw 0 0
 tmpfs /tmp tmpfs defaults 0 0
+/srv/hard /srv/hard none bind,nodev 0 0
 `
 const ROOT = `22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 23 22 0:21 / /proc rw - proc proc rw
@@ -55,6 +56,7 @@ describe('unmountedAbove', () => {
       `${ROOT}30 22 8:1 /data/pg /srv/pg rw - ext4 /dev/sda1 rw\n`,
       undefined,
     ],
+    ['a folder that is bound upon itself, to be without devices', '/srv/hard/x', ROOT, undefined],
     ['a path in a line that is a comment', '/srv/comment/x', ROOT, undefined],
     ['nothing known of what is mounted', '/srv/pg', '', undefined],
   ])('%s', (_, path, mounts, expected) => {
@@ -66,6 +68,7 @@ describe('pointsOfUnit', () => {
   test.each([
     ['a unit', '[Mount]\nWhat=/dev/sdb1\nWhere=/srv/pg\n', ['/srv/pg']],
     ['spaces, and a slash at the end', '[Mount]\n Where = /srv/with space/ \n', ['/srv/with space']],
+    ['a folder upon itself', '[Mount]\nWhat=/srv/pg/\nWhere=/srv/pg\n', []],
     ['a comment', '[Mount]\n#Where=/srv/pg\n', []],
     ['a specifier, which nobody here resolves', '[Mount]\nWhere=%h/pg\n', []],
     ['a unit that is masked', '', []],

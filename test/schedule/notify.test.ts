@@ -7,12 +7,14 @@ import { tmpdir, uptime } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { run } from '../../scripts/core/exec.ts'
 import { currentUser } from '../../scripts/core/user.ts'
 import { parseHost } from '../../scripts/host/host.ts'
 import type { Host } from '../../scripts/host/schema.ts'
 import { mailOf, type Story } from '../../scripts/schedule/message.ts'
 import { changeState, type JobState, readState } from '../../scripts/schedule/state.ts'
-import { runScript, type ScriptResult } from '../support/script.ts'
+import { forgetMeanwhile } from '../../scripts/schedule/unkept.ts'
+import { ROOT, runScript, type ScriptResult } from '../support/script.ts'
 
 interface Posted {
   readonly url: string
@@ -42,6 +44,7 @@ afterAll(async () => {
   await rm(dir, { recursive: true })
 })
 
+const HOWDAH = join(ROOT, 'scripts/howdah')
 const isRoot = process.getuid?.() === 0
 
 const BEGUN = '2026-01-01T02:00:00.000Z'
@@ -322,6 +325,46 @@ describe('schedule notify', () => {
       expect((await notify()).stdout).toBe('nothing is due\n')
     },
   )
+
+  test.runIf(isRoot).each<[string, Partial<JobState>]>([
+    ['failed', FAILED],
+    ['stale', { lastSuccess: BEGUN }],
+    ['recovered', { lastSuccess: new Date().toISOString(), told: { state: 'failed', at: BEGUN } }],
+  ])('state that can be read and not be written, %s: is told once, not by each check', async (_, known) => {
+    posted = []
+    status = 200
+    await mkdir('/run/lock/howdah', { recursive: true, mode: 0o750 })
+    const { host, file, set, state } = await testHost('"chat"')
+    await set({ ...known, installedAt: BEGUN })
+    for (const folder of [dir, join(file, '..')]) await chmod(folder, 0o755)
+    const readOnly = ['mount --bind "$1" "$1"', 'mount -o remount,ro,bind "$1"', 'shift', 'exec "$@"'].join(
+      ' && ',
+    )
+    const notify = () =>
+      run(
+        [
+          'unshare',
+          '--mount',
+          'sh',
+          '-ec',
+          readOnly,
+          'sh',
+          host.host.state_dir,
+          HOWDAH,
+          'schedule',
+          'notify',
+          '-c',
+          file,
+        ],
+        {
+          keepEnvironment: true,
+        },
+      )
+    for (let check = 0; check < 3; check++) await notify()
+    expect(posted.map(({ body }) => body['job'])).toEqual(['backup-nightly'])
+    expect(await state()).toMatchObject(known)
+    await forgetMeanwhile(host, 'backup-nightly')
+  })
 
   test.runIf(isRoot)(
     'alert that runs as root for the sake of one who is privileged: everybody else is told by the user of the jobs',

@@ -45,7 +45,7 @@ describe('troubleOf', () => {
       { activeState: 'failed', subState: 'failed', result: 'timeout' },
       'timeout: it has ended, and is not started again',
     ],
-    ['one that somebody stopped', { ...stopped, inactiveSince: ago(61) }, 'it was stopped'],
+    ['one that somebody stopped', { ...stopped, inactiveSince: ago(31) }, 'it was stopped'],
     ['one that is just restarted', { ...stopped, inactiveSince: ago(5) }, undefined],
     ['one that nobody has started', stopped, 'it was not started'],
     ['one that is not installed', { ...stopped, inactiveSince: ago(61), isInstalled: false }, undefined],
