@@ -25,7 +25,7 @@ import {
   removeOldPrograms,
   switchTo,
 } from './program.ts'
-import { access, changeState, madeKnown, readState } from './state.ts'
+import { access, changeState, giveStates, madeKnown, readState } from './state.ts'
 import {
   assertCanInstall,
   findUnits,
@@ -213,6 +213,7 @@ async function pausedTimers(host: Host): Promise<Set<string>> {
 
 async function prepareFolders(host: Host): Promise<void> {
   await makeFolder(host.host.state_dir, access(host))
+  await giveStates(host)
   for (const folder of storeFolders(host)) {
     // Where a disk is to be mounted and is not, nothing is made: it would fill another one.
     if ((await unmountedPoint(folder)) === undefined) await makeFolder(folder, access(host))

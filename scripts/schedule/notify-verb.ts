@@ -29,7 +29,10 @@ async function run(call: Call): Promise<Outcome> {
   if (isTrial === true) return tryOut(call)
   const host = await loadKnownHost(call.file, call.overrides)
   assertUser(host)
-  if (typeof unit === 'string') return tell(host, { unit, installed: await lastInstalled(call.file) })
+  if (typeof unit === 'string') {
+    const { MONITOR_SERVICE_RESULT: result } = process.env
+    return tell(host, { unit, result, installed: await lastInstalled(call.file) })
+  }
   const outcome = await tell(host, {})
   await pingAfter('check', host.schedule.ping)
   return outcome

@@ -34,6 +34,8 @@ const WAIT_SECONDS = 150
 export interface NotifyScope {
   /** This unit only; one that is no job has failed, or nobody would ask; {@link TRIAL} is none. */
   readonly unit?: string | undefined
+  /** How its run ended (systemd.exec(5), MONITOR_SERVICE_RESULT); undefined when nobody says so. */
+  readonly result?: string | undefined
   /** The host file as it was installed last: of a job that is no longer in it that one says whom it concerns. */
   readonly installed?: Host | undefined
 }
@@ -42,13 +44,13 @@ export interface NotifyScope {
  * Tells what is due to those whom it concerns. Whoever cannot be told keeps nobody else from it.
  * @throws {Fail} `host-file`, `lock-held`
  */
-export async function notify(host: Host, { unit, installed }: NotifyScope): Promise<Told[]> {
+export async function notify(host: Host, { unit, result, installed }: NotifyScope): Promise<Told[]> {
   if (unit === TRIAL) return [await tellTrial(host)]
   const name = unit === undefined ? undefined : watchedUnit(host, unit)
   if (unit !== undefined && name === undefined)
     return (await isWell(unit)) ? [] : [await tellOfUnit(host, unit, installed)]
   const watched = watchedOf(host).filter((one) => name === undefined || one.name === name)
-  const unkept = await recordUnseen(host, watched, new Date())
+  const unkept = await recordUnseen(host, watched, { now: new Date(), result })
   // All at once: who does not answer puts off nobody else.
   const told = await Promise.allSettled(watched.map((one) => tellOf(host, one, unkept.get(one.name))))
   for (const [index, one] of told.entries()) {
@@ -101,7 +103,11 @@ async function remember(host: Host, { due, missed, before, now }: Delivery): Pro
     await forgetMeanwhile(host, due.job)
   } catch (error) {
     log('warning', `schedule: ${due.job}: what was told of it cannot be remembered: ${messageOf(error)}`)
-    await keepMeanwhile(host, due.job, told ?? { state: due.state, at: now.toISOString() }).catch(() => {})
+    await keepMeanwhile(host, due.job, told ?? { state: due.state, at: now.toISOString() }).catch(
+      (second: unknown) => {
+        log('warning', `schedule: ${due.job}: it may be told once more: ${messageOf(second)}`)
+      },
+    )
   }
 }
 

@@ -162,13 +162,16 @@ async function runOnce(scope: RunScope, job: Job): Promise<void> {
   const prepared = await child(['schedule', 'prepare', job.name])
   const isReady = prepared.code === 0 && !interrupted.aborted && !limit.aborted
   const ended = isReady ? await child(job.argv) : prepared
-  await runChild(scope, job, {
+  const recorded = await runChild(scope, job, {
     argv: ['schedule', 'record', job.name],
     env: endingOf(ended, { isBegun: isReady, isLate: limit.aborted }),
     evenInterrupted: true,
   })
   if (interrupted.aborted || job.onFailure.length === 0) return
-  await runChild(scope, job, { argv: ['schedule', 'notify', '--unit', serviceName(host, job.name)] })
+  await runChild(scope, job, {
+    argv: ['schedule', 'notify', '--unit', serviceName(host, job.name)],
+    ...(recorded.code !== 0 && { env: { MONITOR_SERVICE_RESULT: 'exit-code' } }),
+  })
 }
 
 /** Timers of Node do not go further. */

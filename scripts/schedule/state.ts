@@ -1,4 +1,4 @@
-import { lstat } from 'node:fs/promises'
+import { constants, lstat, open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
 import { z } from 'zod'
@@ -150,6 +150,27 @@ export async function assertNoLink(host: Host): Promise<void> {
   throw new Fail('not-permitted', `"${folder}" is to be a folder, and it is something else, such as a link`, {
     hint: `Look at it, and remove it: ls -ld ${folder}`,
   })
+}
+
+/**
+ * Gives the states to the user of the jobs, who may have been another one before. To be called as root.
+ * @throws {Fail} `not-permitted` when the folder of the states is none
+ */
+export async function giveStates(host: Host): Promise<void> {
+  await assertNoLink(host)
+  const { uid, gid } = access(host)
+  const folder = jobsFolder(host)
+  const names = await readdir(folder).catch(() => undefined)
+  if (names === undefined || uid === undefined || gid === undefined) return
+  for (const path of [folder, ...names.map((name) => join(folder, name))]) {
+    // No link is followed, and no other name of a file that is elsewhere.
+    const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
+      () => undefined,
+    )
+    const found = await file?.stat()
+    if (found?.isDirectory() || (found?.isFile() && found.nlink === 1)) await file!.chown(uid, gid)
+    await file?.close()
+  }
 }
 
 /** The folder of the states. */

@@ -111,15 +111,16 @@ function latest(one: JobState['told'], other: JobState['told']): JobState['told'
 /**
  * Records what systemd itself knows only: a unit that failed before any of its programs could run, for want of a
  * credential or of its user, has called nobody who would have recorded it, and a service that is down neither.
+ * @param result how a run of the one that is watched has ended, if somebody says so: nobody may have recorded it
  * @returns by its name, what could not be recorded
  */
 export async function recordUnseen(
   host: Host,
   watched: readonly Watched[],
-  now: Date,
+  { now, result: ended }: { readonly now: Date; readonly result?: string | undefined },
 ): Promise<Map<string, JobState>> {
   const unkept = new Map<string, JobState>()
-  for (const { of, trouble, result } of await unseen(host, watched)) {
+  for (const { of, trouble, result } of await unseen(host, watched, ended)) {
     try {
       const state = await changeState(host, of.name, (state) => stateUnder(trouble, state, now))
       if ('schedule' in of) await writeMetrics(host, state).catch((error: unknown) => warn(of, error))
@@ -153,29 +154,34 @@ interface Unseen {
   readonly result: string
 }
 
-/** Jobs and services of which systemd knows something else than what was recorded last; none where it does not run. */
-export async function unseen(host: Host, watched: readonly Watched[]): Promise<Unseen[]> {
+/**
+ * Jobs and services of which systemd knows something else than what was recorded last; none where it does not run.
+ * @param ended how a run of each has ended, if somebody says so
+ */
+export async function unseen(host: Host, watched: readonly Watched[], ended?: string): Promise<Unseen[]> {
   const states = await statesIfAny(host, watched)
   const found: Unseen[] = []
   for (const of of watched) {
     const unit = states.get(serviceName(host, of.name))
-    if (unit === undefined) continue
-    const failures = await readState(host, of.name).then(
-      ({ failures }) => failures,
-      () => undefined, // whoever looks at it is told why
-    )
-    if (failures === undefined) continue
-    if ('schedule' in of) {
-      if (unit.activeState === 'failed' && failures === 0)
-        found.push({ of, trouble: `${unit.result}: systemd could not begin it`, result: unit.result })
-      continue
-    }
-    const trouble = troubleOf(unit, { now: new Date(), uptimeSeconds: uptime() })
-    const isOver = trouble === undefined && isLasting(unit, new Date())
-    if (trouble === undefined ? isOver && failures > 0 : failures === 0)
-      found.push({ of, trouble, result: unit.result })
+    const state = await readState(host, of.name).catch(() => undefined) // whoever looks at it is told why
+    if (state === undefined) continue
+    const one = 'schedule' in of ? unseenRun(of, unit, ended) : unseenService(of, unit)
+    if (one !== undefined && (one.trouble === undefined) === state.failures > 0) found.push(one)
   }
   return found
+}
+
+function unseenRun(of: Job, unit: UnitState | undefined, ended: string | undefined): Unseen | undefined {
+  const result = unit?.activeState === 'failed' ? unit.result : ended
+  if (result === undefined || result === 'success') return undefined
+  return { of, trouble: `${result}: it could not be begun`, result }
+}
+
+function unseenService(of: Service, unit: UnitState | undefined): Unseen | undefined {
+  if (unit === undefined) return undefined
+  const now = new Date()
+  const trouble = troubleOf(unit, { now, uptimeSeconds: uptime() })
+  return trouble !== undefined || isLasting(unit, now) ? { of, trouble, result: unit.result } : undefined
 }
 
 async function statesIfAny(host: Host, watched: readonly Watched[]): Promise<Map<string, UnitState>> {

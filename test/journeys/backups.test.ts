@@ -160,7 +160,7 @@ test(
     await host.run(
       `install -d ${dirname(drop)} && printf '[Service]\\nUser=gone\\n' >${drop} && systemctl daemon-reload`,
     )
-    const mail = await mailed(/^Subject: .*backup-often failed: .*could not begin/m)
+    const mail = await mailed(/^Subject: .*backup-often failed: .*it could not be begun/m)
     expect(mail).toContain('journalctl --unit=howdah-backup-often.service')
     await host.run(`rm -r ${dirname(drop)} && systemctl daemon-reload`)
     await mailed(/^Subject: .*backup-often is well again/m, before)

@@ -399,6 +399,19 @@ describe('schedule notify', () => {
     },
   )
 
+  test('run that nobody could record, of which its caller says how it ended: is told as a failure', async () => {
+    posted = []
+    status = 200
+    const { file, set, state } = await testHost('"chat"')
+    await set({ lastSuccess: new Date().toISOString(), installedAt: BEGUN })
+    const unit = ['--unit', 'howdah-backup-nightly.service']
+    const notify = (result: string) =>
+      runScript(['schedule', 'notify', ...unit, '-c', file], { env: { MONITOR_SERVICE_RESULT: result } })
+    expect((await notify('success')).stdout).toBe('nothing is due\n')
+    expect((await notify('exit-code')).stdout).toBe('told chat: backup-nightly failed\n')
+    expect(await state()).toMatchObject({ failures: 1, last: { reason: 'exit-code: it could not be begun' } })
+  })
+
   test('check that could tell everybody: asks the address that watches it; one that could not does not', async () => {
     const { file, notify, set } = await testHost('"chat"')
     const pinged: string[] = []

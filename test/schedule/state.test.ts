@@ -1,11 +1,22 @@
-import { chown, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import {
+  chown,
+  link,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { userId } from '../../scripts/cluster/connect.ts'
 import { parseHost } from '../../scripts/host/host.ts'
 import type { Host } from '../../scripts/host/schema.ts'
-import { changeState, type JobState, madeKnown, readState } from '../../scripts/schedule/state.ts'
+import { changeState, giveStates, type JobState, madeKnown, readState } from '../../scripts/schedule/state.ts'
 import { ended, runCode, startCode } from '../support/code.ts'
 
 const isRoot = process.getuid?.() === 0
@@ -169,3 +180,22 @@ describe('a job that is made known', () => {
     expect(madeKnown({ ...rest, ...before }, job, { now, isNew })).toEqual({ ...rest, ...after })
   })
 })
+
+test.runIf(isRoot)(
+  'jobs that another user ran before: their states become those of the one who runs them now, and nothing else does',
+  async () => {
+    const { host: h, folder } = host()
+    await changeState(h, 'nightly', (state) => ({ ...state, failures: 1 }))
+    const outside = join(dir, 'outside')
+    await writeFile(outside, '')
+    await link(outside, join(folder, 'linked.json'))
+    await symlink(outside, join(folder, 'symbolic.json'))
+    for (const path of [folder, join(folder, 'nightly.json')]) await chown(path, 0, 0)
+    await giveStates(h)
+    const { uid } = userId('postgres')
+    const owners = await Promise.all(
+      [folder, join(folder, 'nightly.json'), outside].map(async (path) => (await stat(path)).uid),
+    )
+    expect(owners).toEqual([uid, uid, 0])
+  },
+)
