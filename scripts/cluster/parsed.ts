@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { readdirSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, statSync } from 'node:fs'
 import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
@@ -49,16 +49,23 @@ async function forgetOldest(folder: string): Promise<void> {
 function pathOf(text: string, overrides: readonly string[]): string | undefined {
   const folder = process.env['NODE_COMPILE_CACHE']
   if (folder === undefined || folder === '') return undefined
-  const hash = createHash('sha256').update(JSON.stringify([program(), overrides, text]))
+  const by = program()
+  if (by === undefined) return undefined
+  const hash = createHash('sha256').update(JSON.stringify([by, overrides, text]))
   return join(folder, 'host-files', `${hash.digest('hex')}.json`)
 }
 
-/** What checks a text: other files of code, or other packages, may make something else of it. */
-function program(): string[] {
+/**
+ * What checks a text: other files of code, or other packages, may make something else of it. Undefined for a copy of
+ * the program that does not say which packages it has.
+ */
+function program(): string[] | undefined {
+  const lock = join(import.meta.dirname, '../../package-lock.json')
+  if (!existsSync(lock)) return undefined
   const here = import.meta.dirname
   const folders = [join(here, '../host'), join(here, '../core')]
   const files = folders.flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)))
-  return [...files, join(here, '../../package-lock.json')].map((path) => {
+  return [...files, lock].map((path) => {
     const { mtimeMs, size } = statSync(path)
     return `${path} ${mtimeMs} ${size}`
   })
