@@ -58,22 +58,22 @@ export async function watchJob(host: Host, of: Watched, telling?: Telling): Prom
   const [elapse] = isService || from === undefined ? [] : await nextElapses(of, from, 1)
   const watch = { of, job, state, elapse }
   const kept = await toldMeanwhile(host, of.name)
-  const told = isOld(kept, watch, now) ? state.told : latest(state.told, kept)
-  return { ...watch, state: { ...state, told } }
+  return { ...watch, state: { ...state, told: toldOf(watch, kept, now) } }
 }
 
 /**
- * Whether what people were told while the state could not be written is about something else than what the state
- * says: as long as no end of a run was recorded since, that is no recovery; and what has failed since is news. Pure.
+ * What people know of a job, for whom it was kept meanwhile while its state could not be written. As long as no end of
+ * a run was recorded since, that the state says nothing of the failure is no recovery, and that it says no success is
+ * no news; what has failed since is. Pure.
  */
-function isOld(kept: JobState['told'], watch: WatchedJob, now: Date): boolean {
-  if (kept?.state !== 'failed') return false
-  const { last, failingSince, lost } = watch.state as Known
-  if (lost) return false
+function toldOf(watch: WatchedJob, kept: JobState['told'], now: Date): JobState['told'] {
+  const { last, failingSince, lost, told } = watch.state as Known
+  if (kept?.state !== 'failed' || lost) return latest(told, kept)
   const since = (time: string | undefined) => time !== undefined && Date.parse(time) > Date.parse(kept.at)
   const health = healthOf(watch, now)
-  if (health === 'failed') return since(failingSince)
-  return 'schedule' in watch.of && health !== 'stale' && !since(last?.ended)
+  if (health === 'failed') return since(failingSince) ? told : latest(told, kept)
+  if (!('schedule' in watch.of) || since(last?.ended)) return latest(told, kept)
+  return health === 'stale' ? { ...kept, state: 'stale' } : undefined
 }
 
 /** What is known of a job. */
