@@ -187,6 +187,21 @@ describe('xtelem', () => {
     expect(await rows('xtelem', 'observations')).toMatchObject([{ duration: '01:00:00', obsname: 'first' }])
     expect(await rows('xtelem', 'not_ingested')).toMatchObject([{ origin_host: 'icc', ingested_at: null }])
     expect(await rows('xtelem', 'not_ingested', 'aoc')).toEqual([])
+    const entry = (path: string, state: string, size: number) =>
+      server.query(
+        'xtelem',
+        `insert into file_ingests (origin_host, origin_path, state, size_bytes, modification_time, tried_at, tried_by)
+         select origin_host, origin_path, '${state}', ${size}, modification_time, now(), 'x' from file_origins where origin_path = '${path}'
+         on conflict (origin_host, origin_path) do update set state = excluded.state, size_bytes = excluded.size_bytes`,
+      )
+    await entry('/b', 'same', 1) // it has no time of its own
+    expect(await rows('xtelem', 'not_ingested')).toEqual([])
+    await entry('/a', 'whole', 2)
+    await entry('/b', 'failed', 1)
+    expect(await rows('xtelem', 'not_ingested')).toMatchObject([
+      { origin_path: '/a', state: 'whole' },
+      { origin_path: '/b', state: 'failed' },
+    ])
   })
 })
 
