@@ -7,7 +7,7 @@ import { interrupted } from '../core/interrupt.ts'
 import { log } from '../core/log.ts'
 import { connectJob, type Job } from './job.ts'
 import { type Entry, listPending, type Pending, serverNow, type State } from './ledger.ts'
-import { type Run, storeFile } from './store-file.ts'
+import { type Run, storeFile, type Tried } from './store-file.ts'
 
 /** What a run did. */
 export interface Summary {
@@ -96,34 +96,49 @@ async function readAll(run: Run, pending: readonly Pending[], onEntry: OnEntry):
   const queue = pending[Symbol.iterator]()
   const failures: unknown[] = []
   const worker = async () => {
-    let client: Client | undefined
+    await using session = new Session(run)
     try {
       for (const file of queue) {
         if (failures.length > 0) return
         interrupted.throwIfAborted()
-        for (let tries = 0; ; tries += 1) {
-          client ??= await reconnect(run.job)
-          try {
-            const tried = await storeFile(client, run, file)
-            if (typeof tried !== 'string') onEntry(file, tried)
-            break
-          } catch (error) {
-            if (isDeadlock(error) && tries < 5) continue
-            if (!isLost(error) || tries === 2) throw error
-            log('warning', `reingest: ${messageOf(error)}; ${file.path} is read again`)
-            await client.end().catch(() => {})
-            client = undefined
-          }
-        }
+        const tried = await session.store(file)
+        if (typeof tried !== 'string') onEntry(file, tried)
       }
     } catch (error) {
       failures.push(error)
-    } finally {
-      await client?.end().catch(() => {})
     }
   }
   await Promise.all(Array.from({ length: Math.min(run.job.jobs, pending.length) }, worker))
   if (failures.length > 0) throw asFail(failures[0], run.job)
+}
+
+/** The session of one worker: one that is lost is begun anew, and what it was reading is read again. */
+class Session implements AsyncDisposable {
+  readonly #run: Run
+  #client: Client | undefined
+
+  constructor(run: Run) {
+    this.#run = run
+  }
+
+  async store(file: Pending): Promise<Tried> {
+    for (let tries = 0; ; tries += 1) {
+      this.#client ??= await reconnect(this.#run.job)
+      try {
+        return await storeFile(this.#client, this.#run, file)
+      } catch (error) {
+        if (isDeadlock(error) && tries < 5) continue
+        if (!isLost(error) || tries === 2) throw error
+        log('warning', `reingest: ${messageOf(error)}; ${file.path} is read again`)
+        await this[Symbol.asyncDispose]()
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#client?.end().catch(() => {})
+    this.#client = undefined
+  }
 }
 
 function isDeadlock(error: unknown): boolean {
