@@ -7,17 +7,16 @@
  * Exit codes: 0 done, 1 the check says no, 2 usage, 10 host file, 20 locked, 30-33 server, 40 hazard, 42 no
  * way back, 60 schemas differ, 63-65 migrations.
  */
-import { brokenIndexes, adopt, migrate, planDown, planUp, rehearseAll, repair } from './migrate/migrate.ts'
+import { planOf, rehearseEach, runEach } from './migrate/each.ts'
+import { adopt, brokenIndexes, migrate, planDown, planUp, repair } from './migrate/migrate.ts'
 import { look, migratedDatabases, type MigrateScope, oneDatabase, openScope } from './migrate/scope.ts'
 import { strangers } from './migrate/owners.ts'
-import { differenceOf, lineOf, showChanges, showStatus } from './migrate/show.ts'
-import type { Change } from './migrate/apply.ts'
+import { differenceOf, showStatus } from './migrate/show.ts'
 import type { ResetLevel } from './migrate/reset.ts'
 import { type LoadedHost, loadHost, requireCluster } from './cluster/open.ts'
 import { migrationsFolder } from './cluster/profile.ts'
 import { type Call, main, type OptionSpec, type Outcome } from './core/cli.ts'
 import { type Code, Fail } from './core/fail.ts'
-import { log } from './core/log.ts'
 import type { Change as ProvisionChange } from './plan/change.ts'
 import type { Scope } from './plan/provision.ts'
 import { beginProgress } from './core/progress.ts'
@@ -168,60 +167,6 @@ async function down(call: Call): Promise<Outcome> {
     })
   }
   return runEach(call, [scope], (scope, onChange) => migrate(scope, { direction: 'down', to }, onChange))
-}
-
-async function rehearseEach(scopes: readonly MigrateScope[]): Promise<Outcome> {
-  const rows: string[] = []
-  for (const scope of scopes) {
-    const isWhole = await rehearseAll(scope)
-    const stuck = scope.migrations.filter(({ down }) => down === undefined).map(({ file }) => file)
-    const how = isWhole
-      ? 'go up, down and up again'
-      : `go up; not down again: ${stuck.join(', ')} has no way back`
-    rows.push(`${scope.database}: ${scope.migrations.length} migrations ${how}`)
-  }
-  return { text: rows.join('\n'), result: { databases: scopes.map(({ database }) => database) } }
-}
-
-async function planOf(
-  scopes: readonly MigrateScope[],
-  plan: (scope: MigrateScope) => Promise<readonly Change[]>,
-): Promise<Outcome> {
-  const plans: { database: string; changes: readonly Change[] }[] = []
-  for (const scope of scopes) plans.push({ database: scope.database, changes: await plan(scope) })
-  return {
-    text: plans.map(({ database, changes }) => showChanges(database, changes)).join('\n\n'),
-    result: {
-      databases: plans.map(({ database, changes }) => ({ database, changes: changes.map(resultOf) })),
-    },
-  }
-}
-
-type Runs = (
-  scope: MigrateScope,
-  onChange: (change: Change, index: number, of: number) => void,
-) => Promise<Change[]>
-
-async function runEach(call: Call, scopes: readonly MigrateScope[], runs: Runs): Promise<Outcome> {
-  using progress = beginProgress('migrate', call.json)
-  const done: { database: string; changes: readonly Change[] }[] = []
-  for (const scope of scopes) {
-    const changes = await runs(scope, ({ migration, direction }, index, of) => {
-      for (const note of direction === 'up' ? migration.notes : [])
-        log('notice', `${migration.file}: ${note}`)
-      progress.show(`${scope.database}: ${migration.file}, ${index + 1} of ${of}`)
-    })
-    done.push({ database: scope.database, changes })
-  }
-  const rows = done.flatMap(({ database, changes }) =>
-    changes.length === 0 ? [`${database}: nothing to do`] : changes.map((change) => lineOf(database, change)),
-  )
-  return {
-    text: rows.join('\n'),
-    result: {
-      databases: done.map(({ database, changes }) => ({ database, changes: changes.map(resultOf) })),
-    },
-  }
 }
 
 async function status(call: Call): Promise<Outcome> {
@@ -395,8 +340,4 @@ async function oneScope(call: Call): Promise<MigrateScope> {
 function text(call: Call, name: string): string | undefined {
   const value = call.options[name]
   return typeof value === 'string' ? value : undefined
-}
-
-function resultOf({ migration, direction }: Change): object {
-  return { version: migration.version, name: migration.name, direction }
 }
