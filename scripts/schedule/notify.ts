@@ -13,7 +13,7 @@ import { access, assertNoLink, changeState, jobsFolder, type JobState } from './
 import { isBooted, unitStates } from './systemd.ts'
 import { serviceName } from './unit.ts'
 import { forgetMeanwhile, keepMeanwhile } from './unkept.ts'
-import { recordUnseen, type Watched, watchedOf, type WatchedJob, watchJob } from './watch.ts'
+import { isJob, recordUnseen, type Watched, watchedOf, type WatchedJob, watchJob } from './watch.ts'
 
 /** In place of a unit's name: all are told, of nothing. */
 export const TRIAL = 'test'
@@ -177,10 +177,10 @@ async function tellTrial(host: Host): Promise<Told> {
 
 async function storyOf(host: Host, { of, state }: WatchedJob, due: Due): Promise<Story> {
   const unit = serviceName(host, of.name)
-  const [next] = 'schedule' in of ? await nextElapses(of, new Date(), 1) : []
+  const [next] = isJob(of) ? await nextElapses(of, new Date(), 1) : []
   return {
     ...due,
-    ...(due.state === 'recovered' && !('schedule' in of) && { reason: 'it runs' }),
+    ...(due.state === 'recovered' && !isJob(of) && { reason: 'it runs' }),
     host: host.host.name,
     unit,
     lastSuccess: state.lastSuccess,

@@ -45,20 +45,32 @@ export interface Telling {
  */
 export async function watchJob(host: Host, of: Watched, telling?: Telling): Promise<WatchedJob> {
   const now = telling?.notedAt ?? new Date()
-  const found = telling?.unkept ?? (telling && (await lostOrNoted(host, of, now)))
-  const recorded = withoutDead(found ?? (await readState(host, of.name)))
-  // A service that has not failed is well: nobody records that it succeeds.
-  const isService = !('schedule' in of)
-  const state =
-    isService && recorded.lastSuccess === undefined
-      ? { ...recorded, lastSuccess: now.toISOString() }
-      : recorded
-  const job = isService ? { ...of, ...NO_TIMES } : of
-  const from = isService ? undefined : countsFrom(state)
-  const [elapse] = isService || from === undefined ? [] : await nextElapses(of, from, 1)
-  const watch = { of, job, state, elapse }
+  const { state: recorded, isLost } = await known(host, of, telling)
   const kept = await toldMeanwhile(host, of.name)
-  return { ...watch, state: { ...state, told: toldOf(watch, kept, now) } }
+  const watch = isJob(of)
+    ? await watchOfJob(of, withoutDead(recorded))
+    : { of, job: { ...of, ...NO_TIMES }, state: wellSince(recorded, now), elapse: undefined }
+  const told = isLost ? latest(watch.state.told, kept) : toldOf(watch, kept, now)
+  return { ...watch, state: { ...watch.state, told } }
+}
+
+/** Whether it runs at times. */
+export function isJob(of: Watched): of is Job {
+  return 'schedule' in of
+}
+
+async function watchOfJob(of: Job, state: JobState): Promise<WatchedJob> {
+  const from = countsFrom(state)
+  const [elapse] = from === undefined ? [] : await nextElapses(of, from, 1)
+  return { of, job: of, state, elapse }
+}
+
+/** A service has no times at which it would be missed. */
+const NO_TIMES = { randomizedDelay: '0s', runtimeLimit: '0s', grace: '0s' } as const
+
+/** A service that has not failed is well: nobody records that it succeeds. */
+function wellSince(state: JobState, now: Date): JobState {
+  return { ...state, lastSuccess: state.lastSuccess ?? now.toISOString() }
 }
 
 /**
@@ -67,40 +79,41 @@ export async function watchJob(host: Host, of: Watched, telling?: Telling): Prom
  * no news; what has failed since is. Pure.
  */
 function toldOf(watch: WatchedJob, kept: JobState['told'], now: Date): JobState['told'] {
-  const { last, failingSince, lost, told } = watch.state as Known
-  if (kept?.state !== 'failed' || lost) return latest(told, kept)
+  const { last, failingSince, told } = watch.state
+  if (kept?.state !== 'failed') return latest(told, kept)
   const since = (time: string | undefined) => time !== undefined && Date.parse(time) > Date.parse(kept.at)
   const health = healthOf(watch, now)
   if (health === 'failed') return since(failingSince) ? told : latest(told, kept)
-  if (!('schedule' in watch.of) || since(last?.ended)) return latest(told, kept)
+  if (!isJob(watch.of) || since(last?.ended)) return latest(told, kept)
   return health === 'stale' ? { ...kept, state: 'stale' } : undefined
 }
 
-/** What is known of a job. */
-interface Known extends JobState {
-  /** Not from its file. */
-  readonly lost?: true
+interface Known {
+  readonly state: JobState
+  /** It is not what its file says, which cannot be read or written. */
+  readonly isLost: boolean
 }
 
-/** A service has no times at which it would be missed. */
-const NO_TIMES = { randomizedDelay: '0s', runtimeLimit: '0s', grace: '0s' } as const
-
-/** What is remembered of it; that it cannot be read, or noted, is a failure of its own. */
-async function lostOrNoted(host: Host, of: Watched, now: Date): Promise<Known> {
+/** What is remembered of it; for who tells of it, that it cannot be read, or noted, is a failure of its own. */
+async function known(host: Host, of: Watched, telling: Telling | undefined): Promise<Known> {
+  if (telling === undefined) return { state: await readState(host, of.name), isLost: false }
+  if (telling.unkept !== undefined) return { state: telling.unkept, isLost: true }
   try {
     await assertNoLink(host)
-    return 'schedule' in of ? await noted(host, of.name, now) : await readState(host, of.name)
+    const state = isJob(of) ? await noted(host, of.name, telling.notedAt) : await readState(host, of.name)
+    return { state, isLost: false }
   } catch (error) {
-    return lostState(host, of.name, `what is remembered of it cannot be kept: ${messageOf(error)}`)
+    const reason = `what is remembered of it cannot be kept: ${messageOf(error)}`
+    return { state: await lostState(host, of.name, reason), isLost: true }
   }
 }
 
 /** A failure on top of what can be read of a state, if anything can. */
-async function lostState(host: Host, job: string, reason: string): Promise<Known> {
+async function lostState(host: Host, job: string, reason: string): Promise<JobState> {
   const now = new Date().toISOString()
   const state = await readState(host, job).catch((): JobState => ({ job, failures: 0 }))
   const last = { begun: now, ended: now, result: 'failed', reason } as const
-  return { ...state, failures: 1, failingSince: state.failingSince ?? now, last, lost: true }
+  return { ...state, failures: 1, failingSince: state.failingSince ?? now, last }
 }
 
 function latest(one: JobState['told'], other: JobState['told']): JobState['told'] {
@@ -123,10 +136,10 @@ export async function recordUnseen(
   for (const { of, trouble, result } of await unseen(host, watched, ended)) {
     try {
       const state = await changeState(host, of.name, (state) => stateUnder(trouble, state, now))
-      if ('schedule' in of) await writeMetrics(host, state).catch((error: unknown) => warn(of, error))
+      if (isJob(of)) await writeMetrics(host, state).catch((error: unknown) => warn(of, error))
     } catch (error) {
       if (trouble === undefined) continue // it is well, and is told so when that can be written
-      const how = 'schedule' in of ? `how its run ended (${result})` : `that it is down (${result})`
+      const how = isJob(of) ? `how its run ended (${result})` : `that it is down (${result})`
       const reason = `${how} cannot be recorded: ${messageOf(error)}`
       unkept.set(of.name, await lostState(host, of.name, reason))
     }
@@ -165,7 +178,7 @@ export async function unseen(host: Host, watched: readonly Watched[], ended?: st
     const unit = states.get(serviceName(host, of.name))
     const state = await readState(host, of.name).catch(() => undefined) // whoever looks at it is told why
     if (state === undefined) continue
-    const one = 'schedule' in of ? unseenRun(of, unit, ended) : unseenService(of, unit)
+    const one = isJob(of) ? unseenRun(of, unit, ended) : unseenService(of, unit)
     if (one !== undefined && (one.trouble === undefined) === state.failures > 0) found.push(one)
   }
   return found
