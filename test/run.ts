@@ -8,7 +8,8 @@
  *
  * Root without debootstrap, systemd-container or Ceph's packages (for a real S3 server) gets them by apt-get.
  *
- * Servers of majors 13, 17 and 18 are installed into .node/servers beside the one that is there;
+ * Servers of majors 13, 17 and 18 are installed into .node/servers beside the one that is there, from npm and,
+ * with pg_upgrade and all other programs, from Debian;
  * HOWDAH_TEST_MAJORS=16,17 names more.
  *
  * Ends with a line `N passed, N failed`, in which each check counts as one test.
@@ -28,6 +29,7 @@ import { interrupted } from '../scripts/core/interrupt.ts'
 import { log } from '../scripts/core/log.ts'
 import { formatDuration } from '../scripts/core/quantity.ts'
 import { S3_TOOLS } from './support/ceph.ts'
+import { DEBIAN_MAJORS, debianServer, installDebianServer } from './support/debian-server.ts'
 import { installServer, missingMajors } from './support/majors.ts'
 
 const ROOT = join(import.meta.dirname, '..')
@@ -78,6 +80,8 @@ async function testAll(call: Call): Promise<Outcome> {
     counts[isGood ? 'passed' : 'failed'] += 1
   }
   await installServers()
+  await installPackages('servers of other Debians', { '/usr/bin/patchelf': 'patchelf' })
+  await installDebianServers()
   await installPackages('the S3 server', S3_TOOLS)
   await installPackages('measuring', { '/usr/bin/time': 'time' })
   if (withJourneys) await installPackages('the test hosts', HOST_TOOLS)
@@ -156,6 +160,15 @@ async function installServers(): Promise<void> {
   for (const major of await missingMajors()) {
     log('info', `test: installing a server of major ${major} into .node/servers`)
     await installServer(major)
+  }
+}
+
+async function installDebianServers(): Promise<void> {
+  if (!(await exists('/usr/bin/patchelf'))) return // nobody could install it: their tests say so
+  for (const major of DEBIAN_MAJORS) {
+    if (await debianServer(major)) continue
+    log('info', `test: unpacking Debian's programs of major ${major} into .node/servers`)
+    await installDebianServer(major)
   }
 }
 
