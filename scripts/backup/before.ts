@@ -25,14 +25,37 @@ export async function backupBefore(
     await planTake(scope)
     return { job, label: undefined }
   }
+  const label = await takeShown(loaded, job, json)
+  log('notice', `backup: ${label} was taken by the job ${job}, before anything is lost`)
+  return { job, label }
+}
+
+/**
+ * Takes a backup of all of a cluster.
+ * @param job of {@link wholeJob}
+ * @returns its label
+ * @throws {Fail} what a take throws
+ */
+export async function takeShown(loaded: LoadedHost, job: string, json: boolean): Promise<string> {
   using progress = beginProgress('backup', json)
   let bytes = 0
   const { label } = await take({
-    ...scope,
+    loaded,
+    overrides: [],
+    job,
+    waitSeconds: WAIT_SECONDS,
     onBytes: (count) => progress.show(`${formatSize((bytes += count))} stored`),
   })
-  log('notice', `backup: ${label} was taken by the job ${job}, before anything is lost`)
-  return { job, label }
+  return label
+}
+
+/** The job of a host file whose backups have all of the cluster, a base backup before a dump; undefined without one. Pure. */
+export function wholeJob({ backup }: Pick<Host, 'backup'>): string | undefined {
+  const jobs = Object.entries(backup)
+  const found =
+    jobs.find(([, { kind }]) => kind === 'base') ??
+    jobs.find(([, spec]) => spec.kind === 'dump' && !spec.databases)
+  return found?.[0]
 }
 
 /**

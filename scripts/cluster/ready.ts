@@ -1,10 +1,11 @@
+import { stat } from 'node:fs/promises'
 import { connect as connectSocket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Client } from 'pg'
 import { Fail } from '../core/fail.ts'
 import { readTextIfAny } from '../core/file.ts'
-import { interrupted } from '../core/interrupt.ts'
+import { endingSignal } from '../core/interrupt.ts'
 import type { Cluster } from './cluster.ts'
 
 /** Whether somebody listens on a cluster's Unix socket. */
@@ -30,6 +31,17 @@ export async function runningAt(dataDir: string): Promise<{ port: number; socket
   return port && socketDir ? { port: Number(port), socketDir } : undefined
 }
 
+/** The process of the server that runs in a data directory. */
+export async function livePid(dataDir: string): Promise<number | undefined> {
+  const text = (await readTextIfAny(join(dataDir, 'postmaster.pid'))) ?? ''
+  const pid = Number.parseInt(text, 10)
+  if (!(pid > 0)) return undefined
+  // A number may have been given to somebody else since: then its folder is another one.
+  const cwd = await stat(`/proc/${pid}/cwd/.`).catch(() => undefined)
+  const own = await stat(dataDir)
+  return cwd !== undefined && cwd.ino === own.ino && cwd.dev === own.dev ? pid : undefined
+}
+
 /**
  * Waits until a cluster answers a query: that a start program came back proves nothing.
  * @throws {Fail} `server-unreachable` after `seconds`
@@ -46,7 +58,7 @@ export async function waitUntilReady(cluster: Cluster, seconds = 60): Promise<vo
       const isWaiting = error instanceof Fail && error.code === 'server-unreachable'
       if (!isWaiting || Date.now() > deadline) throw error
     }
-    await sleep(50, undefined, { signal: interrupted })
+    await sleep(50, undefined, { signal: endingSignal() })
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Client } from 'pg'
 import { Fail, messageOf } from '../core/fail.ts'
-import { interrupted } from '../core/interrupt.ts'
+import { endingSignal } from '../core/interrupt.ts'
 import type { Cluster } from './cluster.ts'
 
 /** A database, and with what a session in it begins. */
@@ -20,17 +20,18 @@ export async function withSession<T>(
   body: (client: Client) => Promise<T>,
 ): Promise<T> {
   const client = await cluster.connect(database)
+  const ending = endingSignal()
   let cancel = () => {}
   try {
     await client.query(setup)
     const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid')
     cancel = () => void cancelStatement(cluster, rows[0]!.pid)
-    interrupted.addEventListener('abort', cancel)
+    ending.addEventListener('abort', cancel)
     return await body(client)
   } catch (error) {
     throw asFail(error, database)
   } finally {
-    interrupted.removeEventListener('abort', cancel)
+    ending.removeEventListener('abort', cancel)
     await client.end().catch(() => {}) // it is over either way
   }
 }
@@ -46,7 +47,7 @@ async function cancelStatement(cluster: Cluster, pid: number): Promise<void> {
 }
 
 function asFail(error: unknown, database: string): unknown {
-  if (error instanceof Fail || interrupted.aborted) return error
+  if (error instanceof Fail || endingSignal().aborted) return error
   const { detail, hint, code } = error as { detail?: string; hint?: string; code?: unknown }
   // Of the server by its SQLSTATE, of the connection by its errno, or by the words of the client.
   const isOfServer = typeof code === 'string' || /connection/i.test(messageOf(error))

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { Fail } from './fail.ts'
-import { interrupted } from './interrupt.ts'
+import { endingSignal } from './interrupt.ts'
 import { free } from './memory.ts'
 
 /** How a program is run. Everything is optional. */
@@ -330,13 +330,14 @@ function environment(options: ExecOptions): Record<string, string> {
 
 function ending(options: ExecOptions): AbortSignal {
   if (options.evenInterrupted) return options.signal ?? NEVER
-  return options.signal ? AbortSignal.any([options.signal, interrupted]) : interrupted
+  return options.signal ? AbortSignal.any([options.signal, endingSignal()]) : endingSignal()
 }
 
 const NEVER = new AbortController().signal
 
 function interruption(options: ExecOptions): unknown {
-  return interrupted.aborted && !options.evenInterrupted ? interrupted.reason : options.signal?.reason
+  const told = endingSignal()
+  return told.aborted && !options.evenInterrupted ? told.reason : options.signal?.reason
 }
 
 /** Bash would cut the argument off there, and run something else than what was meant. */

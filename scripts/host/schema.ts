@@ -3,6 +3,7 @@ import { parseSize } from '../core/quantity.ts'
 import { archive, backup, encryption, store } from './backup-schema.ts'
 import { reingest } from './reingest-schema.ts'
 import { notify, scheduleDefaults } from './schedule-schema.ts'
+import { upgrade } from './upgrade-schema.ts'
 import { absolutePath, databaseName, duration, name, secret, size } from './value.ts'
 
 // The host file as options are data: this schema gives the parser, conf/host.schema.json and
@@ -360,6 +361,7 @@ export const hostSchema = z.strictObject({
     .record(z.string().regex(/^[A-Za-z0-9_.-]+$/, 'this is no name of a [reingest.NAME]'), reingest)
     .default({})
     .describe('tables that are filled again from files'),
+  upgrade: upgrade.prefault({}).describe('how the cluster goes to another major'),
   schedule: scheduleDefaults.prefault({}).describe('what holds for every job that does not say otherwise'),
   notify: z
     .record(z.string().regex(/^[A-Za-z0-9_.-]+$/, 'this is no name of a [notify.NAME]'), notify)
@@ -370,7 +372,6 @@ export const hostSchema = z.strictObject({
 export const NOT_YET: Readonly<Record<string, string>> = {
   drill: 'drill.ts',
   maintenance: 'maintain.ts',
-  upgrade: 'upgrade.ts',
   inspect: 'inspect.ts',
 }
 

@@ -1,13 +1,9 @@
-import process from 'node:process'
 import { loadHost } from '../cluster/open.ts'
 import type { Call, Outcome, Verb } from '../core/cli.ts'
-import { type Code, Fail } from '../core/fail.ts'
-import { exists } from '../core/file.ts'
-import type { Host } from '../host/schema.ts'
+import type { Code } from '../core/fail.ts'
 import { findJob } from './job.ts'
+import { pauseJob, resumeJob } from './pause.ts'
 import { showTime } from './show.ts'
-import { changeState } from './state.ts'
-import { forgetMissed, isBooted, systemctl, UNIT_FOLDER } from './systemd.ts'
 
 const FAILS: readonly Code[] = [
   'host-file',
@@ -40,13 +36,7 @@ export const resumeVerb: Verb = {
 async function pause(call: Call): Promise<Outcome> {
   const { host } = await loadHost(call.file, call.overrides)
   const { name } = findJob(host, call.args[0]!)
-  const timer = await installedTimer(host, name)
-  let was: string | undefined
-  const { pausedSince } = await changeState(host, name, (state) => {
-    was = state.pausedSince
-    return was === undefined ? { ...state, pausedSince: new Date().toISOString() } : state
-  })
-  if (timer !== undefined) await systemctl(['disable', '--now', '--', timer])
+  const { was, pausedSince } = await pauseJob(host, name)
   return {
     text:
       was === undefined
@@ -59,30 +49,7 @@ async function pause(call: Call): Promise<Outcome> {
 async function resume(call: Call): Promise<Outcome> {
   const { host } = await loadHost(call.file, call.overrides)
   const { name } = findJob(host, call.args[0]!)
-  const timer = await installedTimer(host, name)
-  let was: string | undefined
-  await changeState(host, name, (state) => {
-    was = state.pausedSince
-    if (was === undefined) return state
-    const { pausedSince: _pausedSince, ...rest } = state
-    // What was not run meanwhile is not missed.
-    return { ...rest, installedAt: new Date().toISOString() }
-  })
-  if (timer !== undefined) {
-    if (was !== undefined) await forgetMissed(timer)
-    await systemctl(['enable', '--now', '--', timer])
-  }
+  const was = await resumeJob(host, name)
   const text = was === undefined ? `${name} is not paused` : `${name} is resumed, after ${showTime(was)}`
   return { text, result: { job: name, wasPausedSince: was ?? null } }
-}
-
-/** The timer of a job, where it is installed; whoever changes it must be root. */
-async function installedTimer(host: Host, name: string): Promise<string | undefined> {
-  const timer = `${host.schedule.unit_prefix}-${name}.timer`
-  if (host.postgres.kind === 'private' || !(await isBooted()) || !(await exists(`${UNIT_FOLDER}/${timer}`)))
-    return undefined
-  if (process.getuid?.() === 0) return timer
-  throw new Fail('not-permitted', `cannot change the timer ${timer}: this is not root`, {
-    hint: 'Run the same command as root.',
-  })
 }

@@ -41,7 +41,10 @@ const RELATIONS = `
   from pg_class c left join pg_tablespace t on t.oid = c.reltablespace left join pg_am m on m.oid = c.relam
   where c.relkind in ('r', 'p', 'v', 'm', 'S', 'f', 'c') and c.relpersistence <> 't' and ${isOfUser('pg_class', 'c.oid')}`
 
-/** Before 17 a column without a target of its own said -1; before 14 none had a compression of its own. */
+/**
+ * Before 17 a column without a target of its own said -1; before 14 none had a compression of its own. The server's
+ * own mark pg_attver, among the options since minor releases of 2026, is another one in each table that is made.
+ */
 function columns(major: number): string {
   return `
     select 'column', format('%s.%I', c.oid::regclass, a.attname), format(
@@ -49,7 +52,7 @@ function columns(major: number): string {
       format_type(a.atttypid, a.atttypmod), nullif(a.attcollation, 0)::regcollation, a.attnotnull,
       pg_get_expr(d.adbin, d.adrelid), a.attidentity, a.attgenerated, a.attstorage,
       ${major >= 14 ? 'a.attcompression' : `''`}, nullif(a.attstattarget, -1),
-      array_to_string(a.attoptions, ' '), array_to_string(a.attfdwoptions, ' '))
+      (select string_agg(o, ' ') from unnest(a.attoptions) o where o not like 'pg_attver=%'), array_to_string(a.attfdwoptions, ' '))
     from pg_attribute a join pg_class c on c.oid = a.attrelid
     left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
     where a.attnum > 0 and not a.attisdropped and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c')
@@ -70,7 +73,8 @@ const DEFINED = [
   `select 'constraint', format('%I on %s', c.conname, coalesce(nullif(c.conrelid, 0)::regclass::text, c.contypid::regtype::text)),
       format('%s, valid %s', pg_get_constraintdef(c.oid), c.convalidated)
     from pg_constraint c where c.contype <> 'n' and ${isOfUser('pg_constraint', 'c.oid')}
-      and not exists (select from pg_depend e where e.objid in (c.conrelid, c.contypid) and e.objid <> 0 and e.deptype = 'e')`,
+      and not exists (select from pg_depend e where e.deptype = 'e' and (e.classid, e.objid) in (
+        ('pg_class'::regclass, c.conrelid), ('pg_type'::regclass, c.contypid)))`,
   `select 'sequence', s.seqrelid::regclass::text, format('%s from %s by %s, %s to %s, cache %s, cycle %s, of %s',
       s.seqtypid::regtype, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle,
       (select format('%s.%I', d.refobjid::regclass, a.attname) from pg_depend d
@@ -108,9 +112,10 @@ const DEFINED = [
   `select 'statistics', format('%I.%I', n.nspname, s.stxname), format('%s, target %s, owner %I', pg_get_statisticsobjdef(s.oid),
       nullif(s.stxstattarget, -1), pg_get_userbyid(s.stxowner))
     from pg_statistic_ext s join pg_namespace n on n.oid = s.stxnamespace`,
-  `select 'collation', format('%I.%I', n.nspname, c.collname), format('provider %s, %s, %s, deterministic %s, owner %I',
-      c.collprovider, to_jsonb(c)->>'collcollate', coalesce(to_jsonb(c)->>'colllocale', to_jsonb(c)->>'colliculocale'),
-      c.collisdeterministic, pg_get_userbyid(c.collowner))
+  // The locale of ICU stood with those of libc before 15; since 16 it is canonical, and "-true" is what is meant without it.
+  `select 'collation', format('%I.%I', n.nspname, c.collname), format('provider %s, %s, deterministic %s, owner %I',
+      c.collprovider, regexp_replace(coalesce(to_jsonb(c)->>'colllocale', to_jsonb(c)->>'colliculocale',
+        to_jsonb(c)->>'collcollate'), '-true(-|$)', '\\1', 'g'), c.collisdeterministic, pg_get_userbyid(c.collowner))
     from pg_collation c join pg_namespace n on n.oid = c.collnamespace where ${isOfUser('pg_collation', 'c.oid')}`,
   `select 'server', format('%I', s.srvname), format('%I, type %s, version %s, owner %I, options %s', w.fdwname, s.srvtype, s.srvversion,
       pg_get_userbyid(s.srvowner), ${SHORT(`array_to_string(s.srvoptions, ' ')`)})

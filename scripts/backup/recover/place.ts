@@ -1,10 +1,11 @@
-import { readdir, readFile, readlink, stat, statfs } from 'node:fs/promises'
+import { readdir, readlink, stat, statfs } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import process from 'node:process'
 import { userId } from '../../cluster/connect.ts'
 import { debianConfigDir, debianDataDir } from '../../cluster/debian.ts'
 import { openCluster } from '../../cluster/open.ts'
 import { privateBindir, privateOsUser } from '../../cluster/private.ts'
+import { livePid } from '../../cluster/ready.ts'
 import { Fail } from '../../core/fail.ts'
 import { exists, isMissing } from '../../core/file.ts'
 import { currentUser } from '../../core/user.ts'
@@ -153,20 +154,6 @@ export async function assertNotRunning(dataDir: string): Promise<void> {
   throw new Fail('target-not-empty', `a server runs in "${dataDir}", process ${pid}`, {
     hint: 'Stop it first. Nothing was changed.',
   })
-}
-
-/** The process of the server that runs in a data directory. */
-export async function livePid(dataDir: string): Promise<number | undefined> {
-  const text = await readFile(join(dataDir, 'postmaster.pid'), 'utf8').catch((error: unknown) => {
-    if (isMissing(error)) return ''
-    throw error
-  })
-  const pid = Number.parseInt(text, 10)
-  if (!(pid > 0)) return undefined
-  // A number may have been given to somebody else since: then its folder is another one.
-  const cwd = await stat(`/proc/${pid}/cwd/.`).catch(() => undefined)
-  const own = await stat(dataDir)
-  return cwd !== undefined && cwd.ino === own.ino && cwd.dev === own.dev ? pid : undefined
 }
 
 /** Where the tablespaces of a backup are to go. */

@@ -1,4 +1,4 @@
-import { shellWord } from './shell.ts'
+import { shellWord } from '../../core/shell.ts'
 
 /** How long a request waits while the process that serves it shows no sign of life, seconds. */
 export const SILENCE_SECONDS = 60

@@ -9,10 +9,10 @@ import { interrupted } from '../../core/interrupt.ts'
 import { formatLsn, parseLsn } from '../wal/segment.ts'
 import type { Goal } from './goal.ts'
 import { writeFor } from './fetch.ts'
-import { livePid } from './place.ts'
+import { livePid } from '../../cluster/ready.ts'
 import type { RecoverPlan } from './plan.ts'
 import { controlValue, isolatedConf } from './settings.ts'
-import { shellWord } from './shell.ts'
+import { shellWord } from '../../core/shell.ts'
 import { killServer, type Work } from './work.ts'
 
 /** How far a recovery is. */

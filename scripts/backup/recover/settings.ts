@@ -2,7 +2,7 @@ import { totalmem } from 'node:os'
 import { type ConfLine, parseConf, renderConf } from '../../host/conf.ts'
 import type { PhysicalFound, Way } from './choose.ts'
 import type { Goal } from './goal.ts'
-import { shellWord } from './shell.ts'
+import { shellWord } from '../../core/shell.ts'
 import { formatLsn } from '../wal/segment.ts'
 
 /**

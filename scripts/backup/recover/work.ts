@@ -2,12 +2,13 @@ import { chown, mkdir, readdir, readlink, rename, rm, rmdir, stat, symlink, unli
 import { dirname, join } from 'node:path'
 import process from 'node:process'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { livePid } from '../../cluster/ready.ts'
 import { stateAccess } from '../../cluster/lock.ts'
 import { Fail, messageOf } from '../../core/fail.ts'
 import { exists, isMissing, makeFolder, syncFolder } from '../../core/file.ts'
 import { journalPath, listJournals, readJournal, removeJournal, writeJournal } from '../../core/journal.ts'
 import { log } from '../../core/log.ts'
-import { assertNotRunning, copySocketDir, livePid, type Place, type TablespaceMove } from './place.ts'
+import { assertNotRunning, copySocketDir, type Place, type TablespaceMove } from './place.ts'
 
 /** One rename of the moment in which the restored cluster takes its place. */
 interface Step {

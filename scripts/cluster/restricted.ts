@@ -1,0 +1,151 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import process from 'node:process'
+import { run } from '../core/exec.ts'
+import { Fail } from '../core/fail.ts'
+import { readTextIfAny } from '../core/file.ts'
+import { shellWord } from '../core/shell.ts'
+import type { Cluster } from './cluster.ts'
+import { connect, userId } from './connect.ts'
+import { isListening, livePid } from './ready.ts'
+
+/** A folder that only a cluster's OS user can look into, for a socket, a log and what else is passing. */
+export interface ClosedFolder extends AsyncDisposable {
+  readonly path: string
+}
+
+/**
+ * Makes a folder for a server that nobody else is to reach. Its name is short: a socket's path has 107 bytes.
+ */
+export async function closedFolder(osUser: string): Promise<ClosedFolder> {
+  const path = await mkdtemp(join(tmpdir(), 'howdah-'))
+  await run(['chmod', '0700', path])
+  if (process.getuid?.() === 0) await run(['chown', ownerWord(osUser), path])
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) }
+}
+
+function ownerWord(osUser: string): string {
+  const { uid, gid } = userId(osUser)
+  return `${uid}:${gid}`
+}
+
+/** How a server is started behind closed doors. */
+export interface ClosedOptions {
+  readonly folder: string
+  /** Whether rules of its own let people in; only the closed folder keeps them out then. */
+  readonly hasOwnRules?: boolean
+  /** Settings on top. */
+  readonly settings?: Readonly<Record<string, string>>
+}
+
+/**
+ * Starts the server of a cluster so that nobody but its OS user can come in: on a socket in a closed folder,
+ * with nothing that writes of its own accord. Whatever its files say of places, ports and logs waits.
+ * @returns the cluster as it is reached there
+ * @throws {Fail} `command-failed` with the end of its log
+ */
+export async function startClosed(cluster: Cluster, options: ClosedOptions): Promise<Cluster> {
+  const { folder } = options
+  const closed = closedCluster(cluster, folder)
+  const rules = options.hasOwnRules ? {} : await writeRules(cluster, folder)
+  const settings = { ...CLOSED, unix_socket_directories: folder, ...rules, ...options.settings }
+  const words = Object.entries(settings).map(([name, value]) => `-c ${shellWord(`${name}=${value}`)}`)
+  const log = join(folder, 'server.log')
+  const argv = ['-s', '-w', '-t', '600', '-D', cluster.configDir, '-l', log, '-o', words.join(' ')]
+  try {
+    await run([join(cluster.bindir, 'pg_ctl'), 'start', ...argv], {
+      as: cluster.osUser,
+      env: { LC_ALL: 'C.UTF-8' },
+      timeoutSeconds: 660,
+    })
+  } catch (error) {
+    if (!(error instanceof Fail) || error.code !== 'command-failed') throw error
+    const text = await readTextIfAny(log)
+    throw new Fail('command-failed', `${cluster.label} did not start behind closed doors`, {
+      hint: text?.trim().split('\n').slice(-5).join('\n') ?? error.hint,
+      cause: error,
+    })
+  }
+  return closed
+}
+
+/** Nobody else is in this folder, so any number does. */
+const PORT = 5432
+
+// Without its archiver: WAL of a cluster that may be thrown away must not come beside another one's. Without
+// subscriptions, and without a wait for standbys that cannot come.
+const CLOSED: Readonly<Record<string, string>> = {
+  listen_addresses: '',
+  port: String(PORT),
+  unix_socket_permissions: '0700',
+  external_pid_file: '',
+  logging_collector: 'off',
+  log_destination: 'stderr',
+  ssl: 'off',
+  archive_mode: 'off',
+  autovacuum: 'off',
+  max_logical_replication_workers: '0',
+  synchronous_standby_names: '',
+  'cron.launch_active_jobs': 'off',
+}
+
+/** Settings whose values in files wait until the doors open: the server cannot say of them that they are right. */
+export const WAITING: readonly string[] = [...Object.keys(CLOSED), 'unix_socket_directories']
+
+async function writeRules({ osUser, superuser }: Cluster, folder: string): Promise<Record<string, string>> {
+  const files = { hba_file: join(folder, 'pg_hba.conf'), ident_file: join(folder, 'pg_ident.conf') }
+  const ident = `howdah ${quoted(osUser)} ${quoted(superuser)}\n`
+  await writeFile(files.hba_file, `local all ${quoted(superuser)} peer map=howdah\n`, { mode: 0o644 })
+  await writeFile(files.ident_file, ident, { mode: 0o644 })
+  return files
+}
+
+function quoted(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`
+}
+
+/** A cluster as it is reached by {@link startClosed}. */
+export function closedCluster(cluster: Cluster, folder: string): Cluster {
+  const label = `${cluster.label} behind closed doors`
+  return {
+    ...cluster,
+    label,
+    port: PORT,
+    socketDir: folder,
+    clientArguments: (database) => ({
+      argv: ['--host', folder, '--port', String(PORT), '--username', cluster.superuser, '--dbname', database],
+      env: {},
+    }),
+    connect: (database, options = {}) =>
+      connect({
+        host: folder,
+        port: PORT,
+        user: options.user ?? cluster.superuser,
+        database,
+        peer: cluster.osUser,
+        applicationName: options.applicationName ?? 'howdah',
+        replication: options.replication,
+        label,
+      }),
+    isRunning: () => isListening(folder, PORT),
+  }
+}
+
+/**
+ * Stops whatever server runs on a data directory, in whatever way it was started.
+ * @param dataDir of the cluster; nothing happens where there is no server, or no such folder
+ */
+export async function stopServer({
+  bindir,
+  dataDir,
+  osUser,
+}: Pick<Cluster, 'bindir' | 'dataDir' | 'osUser'>): Promise<void> {
+  if ((await livePid(dataDir)) === undefined) return
+  await run([join(bindir, 'pg_ctl'), 'stop', '-s', '-w', '-t', '3600', '-m', 'fast', '-D', dataDir], {
+    as: osUser,
+    timeoutSeconds: 3700,
+    evenInterrupted: true,
+    env: { LC_ALL: 'C.UTF-8' },
+  })
+}

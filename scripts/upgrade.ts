@@ -1,0 +1,51 @@
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/howdah" "$0" "$@"'
+/**
+ * Takes a cluster to another major of PostgreSQL, with a way back.
+ *
+ *     howdah upgrade run --to 17 --plan -c conf/demo.toml
+ *
+ * Exit codes: 0 done, 1 the check says no, 2 usage, 10 host file, 11 a file, 13 another user is needed, 20 locked,
+ * 25 a program failed, 30-33 server, 40 and 42 plan, 56 something is in its place, 57 no space, 60 the new cluster
+ * is not what the old one was.
+ */
+import type { LoadedHost } from './cluster/open.ts'
+import { type Call, main } from './core/cli.ts'
+import { log } from './core/log.ts'
+import { finalizeVerb, rollbackVerb, statusVerb } from './upgrade/after-verb.ts'
+import type { Surroundings } from './upgrade/run.ts'
+import { runVerb } from './upgrade/run-verb.ts'
+
+await main({
+  name: 'upgrade',
+  summary: 'take a cluster to another major of PostgreSQL, with a way back',
+  example: 'howdah upgrade run --to 17 --plan -c conf/demo.toml',
+  verbs: [runVerb(surroundingsOf), statusVerb, rollbackVerb(surroundingsOf), finalizeVerb],
+})
+
+/** What an upgrade needs of settings, jobs and backups. */
+function surroundingsOf(loaded: LoadedHost, call: Call): Surroundings {
+  return {
+    async provision(host, only) {
+      const { applyHost } = await import('./plan/provision.ts')
+      const allow = new Set(['restarts-server', 'rewrites-hba'])
+      await applyHost({ loaded: { ...loaded, host }, overrides: call.overrides, only }, { allow })
+    },
+    async pauseJobs() {
+      const { pauseAll } = await import('./schedule/pause.ts')
+      return pauseAll(loaded.host)
+    },
+    async resumeJobs(stopped) {
+      const { resumeAll } = await import('./schedule/pause.ts')
+      await resumeAll(loaded.host, stopped)
+    },
+    async backup(host) {
+      const { takeShown, wholeJob } = await import('./backup/before.ts')
+      const job = call.options['backup'] === false ? undefined : wholeJob(host)
+      if (job === undefined) {
+        log('warning', 'upgrade: no backup of the new cluster was taken: take one now')
+        return undefined
+      }
+      return takeShown({ ...loaded, host }, job, call.json)
+    },
+  }
+}

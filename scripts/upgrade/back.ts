@@ -1,0 +1,60 @@
+import type { Host } from '../host/schema.ts'
+import { stopServer } from '../cluster/restricted.ts'
+import { Fail } from '../core/fail.ts'
+import { protect } from '../core/interrupt.ts'
+import { setPlace } from './doors.ts'
+import { removeCluster } from './make.ts'
+import { editedFor, hostWith, openSpec, writeHostFile } from './place.ts'
+import { sharesFiles, type UpgradeLog, type UpgradeState } from './state.ts'
+import { enableOld } from './transfer.ts'
+
+/** What going back needs of others. */
+export interface BackSurroundings {
+  resumeJobs(names: readonly string[]): Promise<void>
+}
+
+/**
+ * Removes the new cluster and lets the old one serve as before. Done again after a crash it goes on.
+ * @throws {Fail} `plan-impossible` when the files of the old cluster are the new one's by now
+ */
+export async function goBack(
+  host: Host,
+  state: UpgradeState,
+  written: UpgradeLog,
+  around: BackSurroundings,
+): Promise<void> {
+  if (sharesFiles(state)) throw noReturn(state)
+  await protect(() => takeBack(host, state, written, around))
+}
+
+async function takeBack(
+  host: Host,
+  state: UpgradeState,
+  written: UpgradeLog,
+  around: BackSurroundings,
+): Promise<void> {
+  const old = await openSpec(host, state.old)
+  const back: UpgradeState = { ...state, phase: 'back' }
+  await written.write(back)
+  if (state.phase !== 'make') await stopServer(old).catch(() => {})
+  await removeCluster(hostWith(host, state.new), old.osUser)
+  await enableOld(old)
+  await setPlace(state.old, {
+    port: state.old.port,
+    start: 'auto',
+    why: 'As before: an upgrade was taken back.',
+  })
+  await writeHostFile(state.file, await editedFor(state.file, state.old, state.new))
+  const cluster = await openSpec(host, state.old)
+  if (!(await cluster.isRunning())) await cluster.start()
+  await around.resumeJobs(state.paused ?? [])
+  await written.remove()
+}
+
+function noReturn({ method, new: target }: UpgradeState): Fail {
+  return new Fail(
+    'plan-impossible',
+    `there is no way back: by the method ${method} the files of the old cluster became those of ${target.major} when that was started`,
+    { hint: 'The newest backup of the old cluster has what it held: howdah restore cluster --plan' },
+  )
+}

@@ -1,0 +1,108 @@
+import { join } from 'node:path'
+import type { Cluster } from '../cluster/cluster.ts'
+import { clientProgram } from '../cluster/program.ts'
+import { withSession } from '../cluster/session.ts'
+import { ident } from '../cluster/sql.ts'
+import { run } from '../core/exec.ts'
+import { Fail } from '../core/fail.ts'
+
+/** Two clusters that run behind closed doors. */
+export interface DumpTransfer {
+  readonly old: Cluster
+  readonly new: Cluster
+  readonly installUser: string
+  readonly jobs: number
+  /** Brings over no row, and nothing of where things are: a rehearsal. */
+  readonly isRehearsal?: boolean
+}
+
+const SETUP = 'set search_path to pg_catalog; set statement_timeout to 0'
+
+/**
+ * Brings everything over by dumps, in several processes, and stops at the first error. For what pg_upgrade
+ * cannot do: other checksums, another encoding of what initdb made, columns of types that it refuses.
+ * @returns names of the databases
+ * @throws {Fail} `command-failed` with the statement that the new major does not take
+ */
+export async function transferDump(dump: DumpTransfer): Promise<string[]> {
+  await restoreGlobals(dump)
+  const names = await withSession(
+    { cluster: dump.old, database: 'postgres', setup: SETUP },
+    async (client) => {
+      const { rows } = await client.query<{ name: string }>(
+        `select datname as name from pg_database where datallowconn and datname <> 'template0' order by datname <> 'template1', 1`,
+      )
+      return rows.map(({ name }) => name)
+    },
+  )
+  for (const name of names) await restoreDatabase(dump, name)
+  return names
+}
+
+/** Roles, tablespaces and their grants; of the role that initdb made there is one already. */
+async function restoreGlobals(dump: DumpTransfer): Promise<void> {
+  const { new: target, installUser } = dump
+  const dumpall = clientProgram(asNew(dump), 'pg_dumpall', 'postgres', ['--globals-only', ...placesOf(dump)])
+  const { stdout } = await run(dumpall.argv, dumpall.options)
+  const made = `CREATE ROLE ${ident(installUser)};`
+  const text = stdout.split('\n').filter((line) => line !== made && line !== `CREATE ROLE ${installUser};`)
+  const psql = clientProgram(target, 'psql', 'postgres', ['-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', '-'])
+  await run(psql.argv, { ...psql.options, input: text.join('\n') }).catch((error: unknown) => {
+    throw named(error, 'roles and tablespaces')
+  })
+}
+
+async function restoreDatabase(dump: DumpTransfer, name: string): Promise<void> {
+  const { new: target } = dump
+  // Where there is to be space for all of it, and not for long.
+  const place = join(target.dataDir, 'howdah-dump')
+  const jobs = ['--jobs', String(dump.jobs)]
+  await run(['rm', '-rf', '--', place])
+  const options = [
+    '--format=directory',
+    '--file',
+    place,
+    '--compress=0',
+    '--no-sync',
+    ...jobs,
+    ...placesOf(dump),
+  ]
+  if (dump.isRehearsal) options.push('--schema-only')
+  const taken = clientProgram(asNew(dump), 'pg_dump', name, options)
+  await run(taken.argv, { ...taken.options, timeoutSeconds: DAY })
+  // Databases that initdb makes are made anew, so that they have the old one's properties; not from within.
+  const isMade = name === 'postgres' || name === 'template1'
+  const from = name === 'postgres' ? 'template1' : 'postgres'
+  const clean = isMade ? ['--clean'] : []
+  const restored = clientProgram(target, 'pg_restore', from, [
+    '--create',
+    ...clean,
+    '--exit-on-error',
+    ...jobs,
+    ...placesOf(dump),
+    place,
+  ])
+  await run(restored.argv, { ...restored.options, timeoutSeconds: DAY }).catch((error: unknown) => {
+    throw named(error, `database "${name}"`)
+  })
+  await run(['rm', '-rf', '--', place])
+}
+
+const DAY = 86_400
+
+function placesOf({ isRehearsal }: DumpTransfer): string[] {
+  return isRehearsal ? ['--no-tablespaces'] : []
+}
+
+/** The old one's server for programs of the new major. */
+function asNew({ old, new: target }: DumpTransfer): Cluster {
+  return { ...old, bindir: target.bindir }
+}
+
+function named(error: unknown, what: string): unknown {
+  if (!(error instanceof Fail) || error.code !== 'command-failed') return error
+  return new Fail('command-failed', `the new major does not take ${what}: ${error.message}`, {
+    hint: error.hint,
+    cause: error,
+  })
+}

@@ -1,0 +1,290 @@
+import { readFile } from 'node:fs/promises'
+import { type AddressInfo, createServer } from 'node:net'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import type { Cluster } from '../cluster/cluster.ts'
+import { holdResource, stateAccess } from '../cluster/lock.ts'
+import { closedFolder, startClosed, stopServer } from '../cluster/restricted.ts'
+import { Fail, messageOf } from '../core/fail.ts'
+import { makeFolder, writeFileAtomic } from '../core/file.ts'
+import { interrupted, protect } from '../core/interrupt.ts'
+import { log } from '../core/log.ts'
+import type { Host } from '../host/schema.ts'
+import { goBack } from './back.ts'
+import { assertTaken, customOf, writeCustom } from './carry.ts'
+import { checkpointOf } from './doors.ts'
+import { finish, type Finished } from './finish.ts'
+import { assertFree, makeCluster } from './make.ts'
+import { type Manifest, takeManifest } from './manifest.ts'
+import { openDoors } from './open.ts'
+import { type Origin, originOf } from './origin.ts'
+import { editedFor, hostWith, openSpec, type Pair } from './place.ts'
+import { rehearse } from './rehearse.ts'
+import { chooseMethod } from './space.ts'
+import {
+  type Method,
+  type Phase,
+  sharesFiles,
+  type UpgradeLog,
+  upgradeLog,
+  type UpgradeState,
+} from './state.ts'
+import { checkPair, transfer } from './transfer.ts'
+
+/** What other capabilities do for an upgrade; whoever runs it composes them. */
+export interface Surroundings {
+  /** Renders kinds of things of the host file for a cluster: its settings, its rules. */
+  provision(host: Host, kinds: readonly string[]): Promise<void>
+  /** Keeps jobs from running. @returns those that ran before */
+  pauseJobs(): Promise<readonly string[]>
+  resumeJobs(names: readonly string[]): Promise<void>
+  /** Takes a full backup. @returns its label; undefined where the host file has no job for it */
+  backup(host: Host): Promise<string | undefined>
+}
+
+/** What is to be done. */
+export interface UpgradeRequest {
+  readonly host: Host
+  /** The host file, which is edited. */
+  readonly file: string
+  readonly pair: Pair
+  readonly method: Method | 'auto'
+  readonly verify: Manifest['verify']
+  /** Processes; default: one for each CPU. */
+  readonly jobs?: number | undefined
+  readonly onPhase?: (phase: Phase) => void
+}
+
+/** An upgrade that is done. */
+export interface Upgraded {
+  readonly state: UpgradeState
+  /** Undefined where it was done before. */
+  readonly finished: Finished | undefined
+  readonly backup: string | undefined
+}
+
+/** An upgrade under way. */
+interface Running extends UpgradeRequest {
+  readonly around: Surroundings
+  readonly written: UpgradeLog
+  readonly jobs: number
+  readonly old: Cluster
+}
+
+/**
+ * Takes a cluster to another major. What fails before the new cluster has its place is undone, and the old one
+ * serves again; what was begun by a run that died is undone or finished first.
+ * @throws {Fail} `lock-held`, `target-not-empty`, `no-space`, `plan-impossible`, `command-failed`, `verify-failed`
+ */
+export async function runUpgrade(request: UpgradeRequest, around: Surroundings): Promise<Upgraded> {
+  const { host, pair } = request
+  const old = await openSpec(host, pair.old)
+  await using _lock = await holdResource(hostWith(host, pair.old), old, 'cluster')
+  const written = upgradeLog(host, old.osUser)
+  const running: Running = { ...request, around, written, jobs: request.jobs ?? availableParallelism(), old }
+  const before = await written.read()
+  if (before?.phase === 'kept') return { state: before, finished: undefined, backup: undefined }
+  const state = before && (await resumed(running, before))
+  if (state === undefined) return begin(running)
+  return state.phase === 'after' ? conclude(running, state, undefined) : forward(running, state)
+}
+
+/** What a dead run left: undefined when it was undone. */
+async function resumed(running: Running, state: UpgradeState): Promise<UpgradeState | undefined> {
+  if (state.phase === 'open' || state.phase === 'after') return state
+  if (sharesFiles(state) && state.phase === 'start') return state
+  log('notice', `upgrade: what was begun at ${state.begun} is undone, and begun again`)
+  await goBack(running.host, state, running.written, running.around)
+  return undefined
+}
+
+async function begin(running: Running): Promise<Upgraded> {
+  const { pair, written, around, old } = running
+  if (!(await old.isRunning())) await old.start()
+  const origin = await originOf(old)
+  const method = await chooseMethod(old, pair.new, { asked: running.method, bytes: origin.bytes })
+  await editedFor(running.file, pair.new, pair.old) // whether that can be done is to be known now
+  await assertFree(pair.new)
+  const { verify, file } = running
+  const begun = new Date().toISOString()
+  let state: UpgradeState = {
+    phase: 'make',
+    ...pair,
+    method,
+    verify,
+    file,
+    begun,
+    spare: await freePort(),
+    notes: [],
+  }
+  const enter = async (phase: Phase, more: Partial<UpgradeState> = {}) => {
+    interrupted.throwIfAborted()
+    state = { ...state, ...more, phase }
+    await written.write(state)
+    running.onPhase?.(phase)
+  }
+  try {
+    await enter('make')
+    const { target, notes } = await prepare(running, state, origin)
+    await enter('make', { notes, paused: await around.pauseJobs() })
+    await enter('close', { closed: new Date().toISOString() })
+    await enter('transfer', { checkpoint: await closeDoors(running) })
+    await transfer({
+      ...running,
+      new: target,
+      method,
+      installUser: origin.installUser,
+      logs: logsOf(written),
+    })
+    await enter('start')
+    return await forward(running, state)
+  } catch (error) {
+    const now = (await written.read()) ?? state
+    if (sharesFiles(now) || now.phase === 'open' || now.phase === 'after') throw error
+    throw await undone(running, now, error)
+  }
+}
+
+function logsOf({ folder }: UpgradeLog): string {
+  return join(folder, 'logs')
+}
+
+/** A port that nobody listens on. */
+async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  await new Promise((resolve) => server.close(resolve))
+  return port
+}
+
+/** Takes everything back, and tells it with the reason. */
+async function undone(running: Running, state: UpgradeState, error: unknown): Promise<unknown> {
+  try {
+    await goBack(running.host, state, running.written, running.around)
+  } catch (other) {
+    log('error', `upgrade: the old cluster could not be opened again: ${messageOf(other)}`)
+    log('error', 'upgrade: hint: howdah upgrade rollback')
+    return error
+  }
+  log('notice', 'upgrade: what was made is removed, and the old cluster serves as before')
+  return error
+}
+
+/** While the old cluster serves: makes the new one, and sees that it takes its files and that pg_upgrade takes both. */
+async function prepare(
+  running: Running,
+  state: UpgradeState,
+  origin: Origin,
+): Promise<{ target: Cluster; notes: readonly string[] }> {
+  const { host, old, around, written } = running
+  await rehearse(old, state.new, origin)
+  const custom = await customOf(old, host)
+  const target = await makeCluster(hostWith(host, { ...state.new, port: state.spare }), origin, old.osUser)
+  await using folder = await closedFolder(old.osUser)
+  const empty = await startClosed(target, { folder: folder.path })
+  const { dropped } = await writeCustom(empty, custom)
+  await stopServer(target)
+  await startClosed(target, { folder: folder.path, hasOwnRules: true })
+  try {
+    await around.provision(hostWith(host, state.new), ['setting', 'hba'])
+    await assertTaken(await openSpec(host, state.new), custom, host.hba !== undefined)
+  } finally {
+    await stopServer(target)
+  }
+  const { installUser } = origin
+  const { method } = state
+  if (method !== 'dump')
+    await checkPair({ ...running, new: target, method, installUser, logs: logsOf(written) })
+  return { target, notes: dropped }
+}
+
+/**
+ * Ends what is under way in the old cluster and lets nobody in any more but us, who take down what it holds.
+ * @returns where its control file stands afterwards
+ */
+async function closeDoors({ old, written, verify }: Running): Promise<string> {
+  await old.stop()
+  await using folder = await closedFolder(old.osUser)
+  const closed = await startClosed(old, { folder: folder.path })
+  try {
+    await keepManifest(old, written, await takeManifest(closed, { verify }))
+  } finally {
+    await stopServer(old)
+  }
+  return checkpointOf(old)
+}
+
+async function keepManifest({ osUser }: Cluster, written: UpgradeLog, manifest: Manifest): Promise<void> {
+  const access = stateAccess(osUser)
+  await makeFolder(written.folder, access)
+  await writeFileAtomic(manifestPath(written), JSON.stringify(manifest), { ...access, mode: 0o600 })
+}
+
+function manifestPath({ folder }: UpgradeLog): string {
+  return join(folder, 'before.json')
+}
+
+/** From the moment on that the new cluster has everything. Where there is no way back, nothing stops it. */
+async function forward(running: Running, state: UpgradeState): Promise<Upgraded> {
+  const { host, written } = running
+  const isOneWay = sharesFiles(state)
+  let finished: Finished | undefined
+  let now = state
+  if (now.phase === 'start') {
+    const found = await (isOneWay ? protect(() => prove(running, state)) : prove(running, state))
+    finished = found.finished
+    if (!isOneWay) assertSame(found.problems)
+    interrupted.throwIfAborted()
+    now = { ...now, phase: 'open', notes: [...now.notes, ...found.problems] }
+    await written.write(now)
+    running.onPhase?.('open')
+  }
+  now = await protect(() => openDoors(host, now))
+  await written.write(now)
+  running.onPhase?.('after')
+  return conclude(running, now, finished)
+}
+
+/** Where there is a way back, what fails here goes it; else the new cluster is the only one that can serve. */
+async function prove(
+  running: Running,
+  state: UpgradeState,
+): Promise<{ finished: Finished | undefined; problems: readonly string[] }> {
+  const target = await openSpec(running.host, state.new)
+  await stopServer(running.old)
+  await stopServer(target)
+  try {
+    const before = JSON.parse(await readFile(manifestPath(running.written), 'utf8')) as Manifest
+    const finished = await finish(target, before, running.jobs)
+    return { finished, problems: finished.problems }
+  } catch (error) {
+    if (!sharesFiles(state)) throw error
+    return { finished: undefined, problems: [`not everything could be proved: ${messageOf(error)}`] }
+  }
+}
+
+function assertSame(problems: readonly string[]): void {
+  if (problems.length === 0) return
+  const shown = problems.slice(0, 50).join('\n')
+  throw new Fail('verify-failed', `the new cluster is not what the old one was:\n${shown}`, {
+    hint: 'Look at each of them in the old cluster.',
+  })
+}
+
+/** While the new cluster serves: its first backup, and its jobs. */
+async function conclude(
+  running: Running,
+  state: UpgradeState,
+  finished: Finished | undefined,
+): Promise<Upgraded> {
+  const { host, around, written } = running
+  const newHost = hostWith(host, state.new)
+  if (Object.keys(host.tablespaces).length > 0) await around.provision(newHost, ['tablespace'])
+  const backup = await around.backup(newHost)
+  await around.resumeJobs(state.paused ?? [])
+  const kept: UpgradeState = { ...state, phase: 'kept' }
+  await written.write(kept)
+  running.onPhase?.('kept')
+  return { state: kept, finished, backup }
+}
