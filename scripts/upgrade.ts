@@ -25,10 +25,11 @@ await main({
 /** What an upgrade needs of settings, jobs and backups. */
 function surroundingsOf(loaded: LoadedHost, call: Call): Surroundings {
   return {
-    async provision(host, only) {
+    async provision(host, only, cluster) {
       const { applyHost } = await import('./plan/provision.ts')
       const allow = new Set(['restarts-server', 'rewrites-hba'])
-      await applyHost({ loaded: { ...loaded, host }, overrides: call.overrides, only }, { allow })
+      const scope = { loaded: { ...loaded, host }, overrides: call.overrides, only }
+      await applyHost(cluster ? { ...scope, open: () => Promise.resolve(cluster) } : scope, { allow })
     },
     async pauseJobs() {
       const { pauseAll } = await import('./schedule/pause.ts')

@@ -47,7 +47,7 @@ export interface ClosedOptions {
  */
 export async function startClosed(cluster: Cluster, options: ClosedOptions): Promise<Cluster> {
   const { folder } = options
-  const closed = closedCluster(cluster, folder)
+  const closed = closedCluster(cluster, options)
   const rules = options.hasOwnRules ? {} : await writeRules(cluster, folder)
   const settings = { ...CLOSED, unix_socket_directories: folder, ...rules, ...options.settings }
   const words = Object.entries(settings).map(([name, value]) => `-c ${shellWord(`${name}=${value}`)}`)
@@ -105,8 +105,9 @@ function quoted(name: string): string {
   return `"${name.replaceAll('"', '""')}"`
 }
 
-/** A cluster as it is reached by {@link startClosed}. */
-export function closedCluster(cluster: Cluster, folder: string): Cluster {
+/** A cluster as {@link startClosed} reaches, stops and starts it. */
+function closedCluster(cluster: Cluster, options: ClosedOptions): Cluster {
+  const { folder } = options
   const label = `${cluster.label} behind closed doors`
   return {
     ...cluster,
@@ -129,6 +130,14 @@ export function closedCluster(cluster: Cluster, folder: string): Cluster {
         label,
       }),
     isRunning: () => isListening(folder, PORT),
+    async start() {
+      await startClosed(cluster, options)
+    },
+    stop: () => stopServer(cluster),
+    async restart() {
+      await stopServer(cluster)
+      await startClosed(cluster, options)
+    },
   }
 }
 

@@ -318,7 +318,8 @@ function asUser(argv: readonly string[], options: ExecOptions): readonly string[
 
 // PG* of the operator's shell would change where libpq programs connect to, so nothing of the
 // environment goes on but what a program needs to run at all.
-const KEPT = /^(PATH|LANG|LC_ALL|TZ|TMPDIR|SSL_CERT_FILE|NODE_EXTRA_CA_CERTS|SOURCE_DATE_EPOCH|.*_proxy)$/i
+const KEPT =
+  /^(PATH|LANG|LC_ALL|TZ|TMPDIR|SSL_CERT_FILE|NODE_EXTRA_CA_CERTS|SOURCE_DATE_EPOCH|HOWDAH_UPGRADE|.*_proxy)$/i
 
 function environment(options: ExecOptions): Record<string, string> {
   const own = Object.entries(process.env).filter(

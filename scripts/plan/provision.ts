@@ -38,6 +38,8 @@ export interface Scope {
   readonly overrides: readonly string[]
   readonly only: readonly string[] | undefined
   readonly migrations?: Migrations
+  /** The cluster, where it is reached and restarted in another way than the host file's. */
+  readonly open?: () => Promise<Cluster | undefined>
 }
 
 /** How to apply. */
@@ -63,7 +65,7 @@ export interface Applied {
  */
 export async function planHost(scope: Scope): Promise<HostPlan> {
   const { host } = scope.loaded
-  const cluster = await openCluster(host)
+  const cluster = await opened(scope)
   await using observe = await observeHost(host, cluster)
   const isDown = cluster !== undefined && !observe.isRunning
   const kinds = selectKinds(scope.only).filter(({ name }) => !isDown || FOUNDATION.has(name))
@@ -77,6 +79,10 @@ export async function planHost(scope: Scope): Promise<HostPlan> {
       withoutCluster(scope, cluster, !isDown) ??
       (isDown ? `${cluster.label} does not answer: the rest is planned when it runs` : undefined),
   }
+}
+
+function opened({ open, loaded }: Scope): Promise<Cluster | undefined> {
+  return open ? open() : openCluster(loaded.host)
 }
 
 /** Those that `--only` does not leave out. */
@@ -115,7 +121,7 @@ export async function applyHost(asked: Scope, options: ApplyOptions): Promise<Ap
   const { host } = asked.loaded
   const saved = options.file === undefined ? undefined : await readPlan(options.file, VERSION)
   const scope = { ...asked, only: asked.only ?? saved?.only ?? undefined }
-  const cluster = await openCluster(host)
+  const cluster = await opened(scope)
   await assertReachable(scope, cluster)
   // A plan on the file system's and the server's state needs both to be at rest, so the lock comes first.
   await using _lock = await lockFor(host, cluster)
@@ -129,7 +135,7 @@ export async function applyHost(asked: Scope, options: ApplyOptions): Promise<Ap
   let { allow } = options
   if (cluster === undefined || first.note !== undefined) {
     const foundation = first.planned.changes.filter(({ kind }) => FOUNDATION.has(kind))
-    await executeAll(foundation, host, options, done)
+    await executeAll(foundation, scope, options, done)
     // Nobody uses a cluster that was made just now.
     if (cluster === undefined) allow = new Set([...allow, 'restarts-server', 'rewrites-hba'])
     // What was agreed to is the start of a cluster that was down: it did not show the rest.
@@ -140,16 +146,16 @@ export async function applyHost(asked: Scope, options: ApplyOptions): Promise<Ap
   }
   const [migrations, own] = partition(plan.planned.changes, ({ kind }) => kind === MIGRATION)
   const [grants, others] = partition(own, ({ kind }) => kind === 'grant')
-  await executeAll(others, host, options, done)
+  await executeAll(others, scope, options, done)
   if (migrations.length > 0) {
     await migrationsOf(scope)!.run((change) => {
       done.push(change)
       options.onDone?.(change)
     })
-    await executeAll(await replan(scope, 'default-privilege', allow), host, options, done)
+    await executeAll(await replan(scope, 'default-privilege', allow), scope, options, done)
   }
   const late = others.length + migrations.length === 0 ? grants : await replan(scope, 'grant', allow)
-  await executeAll(late, host, options, done)
+  await executeAll(late, scope, options, done)
   return { changes: done, findings: plan.planned.findings }
 }
 
@@ -193,14 +199,14 @@ function assertAllowed(planned: Planned, allow: ReadonlySet<string>): void {
 
 async function executeAll(
   changes: readonly Change[],
-  host: Host,
+  scope: Scope,
   options: ApplyOptions,
   done: Change[],
 ): Promise<void> {
   assertPermitted(changes)
   await execute(changes, {
-    open: () => openCluster(host),
-    stateDir: host.host.state_dir,
+    open: () => opened(scope),
+    stateDir: scope.loaded.host.host.state_dir,
     onDone: (change) => {
       done.push(change)
       options.onDone?.(change)
@@ -213,7 +219,7 @@ async function replan(scope: Scope, kind: string, allow: ReadonlySet<string>): P
   const isSelected = selectKinds(scope.only).some(({ name }: AnyKind) => name === kind)
   if (!isSelected) return []
   const host = scope.loaded.host
-  await using observe = await observeHost(host, await openCluster(host))
+  await using observe = await observeHost(host, await opened(scope))
   const planned = await planKinds(
     selectKinds([kind]).filter(({ name }) => name === kind),
     observe,

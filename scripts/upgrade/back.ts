@@ -4,6 +4,7 @@ import { Fail } from '../core/fail.ts'
 import { protect } from '../core/interrupt.ts'
 import { setPlace } from './doors.ts'
 import { removeCluster } from './make.ts'
+import { endOrphans } from './orphans.ts'
 import { editedFor, hostWith, openSpec, writeHostFile } from './place.ts'
 import { sharesFiles, type UpgradeLog, type UpgradeState } from './state.ts'
 import { enableOld } from './transfer.ts'
@@ -36,6 +37,7 @@ async function takeBack(
   const old = await openSpec(host, state.old)
   const back: UpgradeState = { ...state, phase: 'back' }
   await written.write(back)
+  await endOrphans(written.folder)
   if (state.phase !== 'make') await stopServer(old).catch(() => {})
   await removeCluster(hostWith(host, state.new), old.osUser)
   await enableOld(old)

@@ -113,6 +113,11 @@ async function otherMajor(postgres: Postgres, to: number): Promise<number> {
   )
 }
 
+/** A spec whose packages are those of its own major, where the name says one: `postgresql-15-postgis-3`. Pure. */
+export function packagesFor(spec: Postgres, from: number): Postgres {
+  return { ...spec, packages: spec.packages.map((name) => name.replace(`-${from}-`, `-${spec.major}-`)) }
+}
+
 /** The host as it is with one of the two clusters. */
 export function hostWith(host: Host, postgres: Postgres): Host {
   return { ...host, postgres }

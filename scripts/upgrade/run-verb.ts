@@ -3,12 +3,14 @@ import { askYes, canAsk } from '../core/ask.ts'
 import type { Call, Outcome, Verb } from '../core/cli.ts'
 import { type Code, Fail } from '../core/fail.ts'
 import { beginProgress } from '../core/progress.ts'
+import { currentUser } from '../core/user.ts'
+import type { Host } from '../host/schema.ts'
 import type { Manifest } from './manifest.ts'
 import { planUpgrade } from './plan.ts'
-import { type Asked, pairOf } from './place.ts'
+import { type Asked, type Pair, pairOf } from './place.ts'
 import { runUpgrade, type Surroundings, type UpgradeRequest } from './run.ts'
-import { nameOf, PHASE_TEXT, showPlan, showUpgraded } from './show.ts'
-import type { Method } from './state.ts'
+import { nameOf, nextOf, PHASE_TEXT, showPlan, showUpgraded } from './show.ts'
+import { type Method, upgradeLog } from './state.ts'
 
 /** Makes what an upgrade needs of other capabilities. */
 export type MakeSurroundings = (loaded: LoadedHost, call: Call) => Surroundings
@@ -52,7 +54,7 @@ export function runVerb(surroundingsOf: MakeSurroundings): Verb {
       { flags: '--data-dir <dir>', help: 'where the new data goes' },
       { flags: '--no-backup', help: 'take no backup of the new cluster' },
     ],
-    common: ['file', 'plan', 'yes'],
+    common: ['file', 'plan', 'yes', 'allow'],
     fails: [...FAILS, 'plan-impossible', 'target-not-empty', 'no-space', 'verify-failed'],
     run: (call) => run(call, surroundingsOf),
   }
@@ -101,11 +103,26 @@ export async function requestOf(loaded: LoadedHost, call: Call): Promise<Upgrade
   return {
     host,
     file: call.file,
-    pair: await pairOf(host, asked),
+    pair: (await begunPair(host, asked)) ?? (await pairOf(host, asked)),
     method: METHODS.find((each): each is Method | 'auto' => each === method) ?? host.upgrade.method,
     verify: VERIFIES.find((each): each is Manifest['verify'] => each === verify) ?? host.upgrade.verify,
     jobs: numberOf(call, 'jobs'),
+    mayInstall: call.allow.has('install'),
   }
+}
+
+/** Of an upgrade that was begun before, or is done: the host file may name the new cluster by now. */
+async function begunPair(host: Host, { to }: Asked): Promise<Pair | undefined> {
+  const state = await upgradeLog(host, currentUser()).read()
+  if (state === undefined) return undefined
+  if (to === undefined || to === state.new.major) return state
+  throw new Fail(
+    'plan-impossible',
+    `an upgrade to ${state.new.major} is not over yet, so none to ${to} can begin`,
+    {
+      hint: `${nextOf(state)}.`,
+    },
+  )
 }
 
 function textOf({ options }: Call, name: string): string | undefined {

@@ -6,7 +6,7 @@ import type { Cluster } from '../cluster/cluster.ts'
 import { holdResource, stateAccess } from '../cluster/lock.ts'
 import { closedFolder, startClosed, stopServer } from '../cluster/restricted.ts'
 import { Fail, messageOf } from '../core/fail.ts'
-import { makeFolder, writeFileAtomic } from '../core/file.ts'
+import { exists, makeFolder, writeFileAtomic } from '../core/file.ts'
 import { interrupted, protect } from '../core/interrupt.ts'
 import { log } from '../core/log.ts'
 import type { Host } from '../host/schema.ts'
@@ -14,11 +14,12 @@ import { goBack } from './back.ts'
 import { assertTaken, customOf, writeCustom } from './carry.ts'
 import { checkpointOf } from './doors.ts'
 import { finish, type Finished } from './finish.ts'
-import { assertFree, makeCluster } from './make.ts'
+import { assertFree, bindirOf, makeCluster } from './make.ts'
 import { type Manifest, takeManifest } from './manifest.ts'
 import { openDoors } from './open.ts'
+import { endOrphans, markPrograms } from './orphans.ts'
 import { type Origin, originOf } from './origin.ts'
-import { editedFor, hostWith, openSpec, type Pair } from './place.ts'
+import { editedFor, hostWith, openSpec, packagesFor, type Pair } from './place.ts'
 import { rehearse } from './rehearse.ts'
 import { chooseMethod } from './space.ts'
 import {
@@ -33,8 +34,11 @@ import { checkPair, transfer } from './transfer.ts'
 
 /** What other capabilities do for an upgrade; whoever runs it composes them. */
 export interface Surroundings {
-  /** Renders kinds of things of the host file for a cluster: its settings, its rules. */
-  provision(host: Host, kinds: readonly string[]): Promise<void>
+  /**
+   * Renders kinds of things of the host file for a cluster: its settings, its rules.
+   * @param cluster default: the one that the host file names
+   */
+  provision(host: Host, kinds: readonly string[], cluster?: Cluster): Promise<void>
   /** Keeps jobs from running. @returns those that ran before */
   pauseJobs(): Promise<readonly string[]>
   resumeJobs(names: readonly string[]): Promise<void>
@@ -52,6 +56,8 @@ export interface UpgradeRequest {
   readonly verify: Manifest['verify']
   /** Processes; default: one for each CPU. */
   readonly jobs?: number | undefined
+  /** Whether packages may be installed. */
+  readonly mayInstall: boolean
   readonly onPhase?: (phase: Phase) => void
 }
 
@@ -81,6 +87,8 @@ export async function runUpgrade(request: UpgradeRequest, around: Surroundings):
   const old = await openSpec(host, pair.old)
   await using _lock = await holdResource(hostWith(host, pair.old), old, 'cluster')
   const written = upgradeLog(host, old.osUser)
+  await endOrphans(written.folder)
+  markPrograms(written.folder)
   const running: Running = { ...request, around, written, jobs: request.jobs ?? availableParallelism(), old }
   const before = await written.read()
   if (before?.phase === 'kept') return { state: before, finished: undefined, backup: undefined }
@@ -100,6 +108,7 @@ async function resumed(running: Running, state: UpgradeState): Promise<UpgradeSt
 
 async function begin(running: Running): Promise<Upgraded> {
   const { pair, written, around, old } = running
+  await requirePrograms(running)
   if (!(await old.isRunning())) await old.start()
   const origin = await originOf(old)
   const method = await chooseMethod(old, pair.new, { asked: running.method, bytes: origin.bytes })
@@ -145,6 +154,22 @@ async function begin(running: Running): Promise<Upgraded> {
   }
 }
 
+/** Programs of the new major; of a cluster of Debian they come as packages. */
+async function requirePrograms({ host, pair, around, old, mayInstall }: Running): Promise<void> {
+  const spec = pair.new
+  if (await exists(join(bindirOf(spec), 'pg_upgrade'))) return
+  if (spec.kind === 'debian' && mayInstall) {
+    await around.provision(hostWith(host, packagesFor(spec, old.major)), ['package'])
+    return
+  }
+  throw new Fail('not-permitted', `there is no pg_upgrade in "${bindirOf(spec)}"`, {
+    hint:
+      spec.kind === 'debian'
+        ? `Let it be installed: --allow install. By hand: apt-get install postgresql-${spec.major}`
+        : `Install PostgreSQL ${spec.major}, or name the folder of its programs: --bindir DIR`,
+  })
+}
+
 function logsOf({ folder }: UpgradeLog): string {
   return join(folder, 'logs')
 }
@@ -185,10 +210,10 @@ async function prepare(
   const empty = await startClosed(target, { folder: folder.path })
   const { dropped } = await writeCustom(empty, custom)
   await stopServer(target)
-  await startClosed(target, { folder: folder.path, hasOwnRules: true })
+  const proving = await startClosed(target, { folder: folder.path, hasOwnRules: true })
   try {
-    await around.provision(hostWith(host, state.new), ['setting', 'hba'])
-    await assertTaken(await openSpec(host, state.new), custom, host.hba !== undefined)
+    await around.provision(hostWith(host, state.new), ['setting', 'hba'], proving)
+    await assertTaken(proving, custom, host.hba !== undefined)
   } finally {
     await stopServer(target)
   }

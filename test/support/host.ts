@@ -66,6 +66,10 @@ export interface TestHost extends AsyncDisposable {
   copyCheckout(to: string): Promise<void>
   /** Shuts it down in order and boots it again from the same disk. */
   reboot(): Promise<void>
+  /** Shuts it down, keeps its disk as it is then, and boots it again. */
+  keepDisk(): Promise<void>
+  /** Shuts it down and boots it from the disk that was kept. */
+  resetDisk(): Promise<void>
 }
 
 let counter = 0
@@ -96,6 +100,7 @@ class Host implements TestHost {
   readonly name: string
   readonly root: string
   private readonly dir: string
+  private base = ''
   private readonly binds: readonly string[]
   private container: ChildProcess | undefined
 
@@ -115,8 +120,13 @@ class Host implements TestHost {
     const certificates = '/usr/local/share/ca-certificates'
     if (await exists(certificates))
       await run(['cp', '-r', `${certificates}/.`, join(this.dir, `upper${certificates}`)])
+    this.base = base
+    await this.mount()
+  }
+
+  private async mount(): Promise<void> {
     // volatile: nothing is ever flushed to the disk, which dpkg and a server otherwise wait for.
-    const layers = `volatile,lowerdir=${base},upperdir=${this.dir}/upper,workdir=${this.dir}/work`
+    const layers = `volatile,lowerdir=${this.base},upperdir=${this.dir}/upper,workdir=${this.dir}/work`
     await run(['mount', '-t', 'overlay', 'overlay', '-o', layers, this.root])
   }
 
@@ -177,12 +187,32 @@ class Host implements TestHost {
   }
 
   async reboot(): Promise<void> {
+    await this.shutDown()
+    await this.boot()
+  }
+
+  async keepDisk(): Promise<void> {
+    await this.shutDown()
+    await run(['cp', '-a', join(this.dir, 'upper'), join(this.dir, 'kept')])
+    await this.boot()
+  }
+
+  async resetDisk(): Promise<void> {
+    await this.shutDown()
+    await run(['umount', this.root])
+    await run(['rm', '-rf', join(this.dir, 'upper'), join(this.dir, 'work')])
+    await run(['cp', '-a', join(this.dir, 'kept'), join(this.dir, 'upper')])
+    await mkdir(join(this.dir, 'work'))
+    await this.mount()
+    await this.boot()
+  }
+
+  private async shutDown(): Promise<void> {
     const ended = once(this.container!, 'close')
     await this.enter(['systemctl', 'poweroff', '--no-block'])
     const late = sleep(60_000, 'late', { ref: false })
     if ((await Promise.race([ended, late])) === 'late')
       throw new Error(`test host ${this.name} does not shut down`)
-    await this.boot()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

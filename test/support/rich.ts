@@ -1,21 +1,38 @@
 import type { TestServer } from './server.ts'
 
+/** A statement, or several, and the database that they are for. */
+export interface Statements {
+  readonly database: string
+  readonly text: string
+}
+
 /** As much of what a cluster can hold as fits: what an upgrade, by whatever method, must bring over. */
 export async function makeRich(server: TestServer, space: string): Promise<void> {
-  for (const text of GLOBALS) await server.query('postgres', text)
-  await server.query('postgres', `create tablespace "far away" owner crew location '${space}'`)
-  await server.query('postgres', `create database "The Shop" owner crew encoding 'UTF8' template template0`)
-  for (const text of SETTINGS) await server.query('postgres', text)
-  await server.query('The Shop', SCHEMA)
-  if (server.major >= 14) await server.query('The Shop', ATOMIC)
-  // Debian's 17.12 marks each column that it makes, and its 18.6 does not know that mark: no upgrade takes such a
-  // table. One from before has none.
-  if (server.major === 17)
-    await server.query(
-      'The Shop',
-      `update pg_attribute set attoptions = null where attoptions::text like '{pg_attver=%'`,
-    )
+  for (const { database, text } of richStatements(server.major, space)) await server.query(database, text)
 }
+
+/**
+ * The same as statements, each for a transaction of its own.
+ * @param space an empty folder of the server's
+ */
+export function richStatements(major: number, space: string): Statements[] {
+  const on = (database: string) => (text: string) => ({ database, text })
+  return [
+    ...GLOBALS.map(on('postgres')),
+    ...[
+      `create tablespace "far away" owner crew location '${space}'`,
+      `create database "The Shop" owner crew encoding 'UTF8' template template0`,
+      ...SETTINGS,
+    ].map(on('postgres')),
+    on('The Shop')(SCHEMA),
+    ...(major >= 14 ? [on('The Shop')(ATOMIC)] : []),
+    ...(major === 17 ? [on('The Shop')(UNMARKED)] : []),
+  ]
+}
+
+// Debian's 17.12 marks each column that it makes, and its 18.6 does not know that mark: no upgrade takes such a
+// table. One from before has none.
+const UNMARKED = `update pg_attribute set attoptions = null where attoptions::text like '{pg_attver=%'`
 
 const GLOBALS = [
   `create role crew`,
