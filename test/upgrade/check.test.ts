@@ -1,25 +1,34 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type CheckTarget, checkUpgrade, type Finding } from '../../scripts/upgrade/check.ts'
-import { allPrograms } from '../support/upgrade.ts'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { run } from '../../scripts/core/exec.ts'
+import { type CheckTarget, checkUpgrade, type Finding, packagesIn } from '../../scripts/upgrade/check.ts'
+import { makeRich } from '../support/rich.ts'
 import { startServer, type TestServer } from '../support/server.ts'
+import { allPrograms } from '../support/upgrade.ts'
+
+afterEach(() => {
+  vi.unstubAllEnvs()
+})
 
 /** What is found when a server is to go to another major. */
 async function found(
   server: TestServer,
   major: number,
-  method: CheckTarget['method'] = 'copy',
+  more: Partial<FoundOptions> = {},
 ): Promise<Finding[]> {
+  const { bindir = await allPrograms(major), method = 'copy', debian = 'postgresql-contrib' } = more
   const host = server.host('')
-  const spec = {
-    ...host.postgres,
-    major,
-    bindir: await allPrograms(major),
-    data_dir: `${server.dir}/data-${major}`,
-  }
-  return checkUpgrade(server.cluster, { host, spec, method, packageOf: (name) => `postgresql-${name}` })
+  const spec = { ...host.postgres, major, bindir, data_dir: `${server.dir}/data-${major}` }
+  return checkUpgrade(server.cluster, { host, spec, method, packageOf: () => debian })
 }
 
-const one = (findings: readonly Finding[], code: string) => findings.find((each) => each.code === code)
+interface FoundOptions {
+  readonly method: CheckTarget['method']
+  readonly bindir: string
+  /** The package that every extension is said to be in. */
+  readonly debian: string
+}
 
 describe('a cluster of 13 with every trap', () => {
   let server: TestServer
@@ -29,12 +38,18 @@ describe('a cluster of 13 with every trap', () => {
   beforeAll(async () => {
     server = await startServer({
       bindir: await allPrograms(13),
-      settings: { max_prepared_transactions: '5', wal_level: 'logical' },
+      settings: {
+        max_prepared_transactions: '5',
+        wal_level: 'logical',
+        operator_precedence_warning: 'on',
+        shared_preload_libraries: 'pg_stat_statements, adminpack',
+      },
     })
+    await makeTablespaces(server)
     for (const text of GLOBALS) await server.query('postgres', text)
     for (const text of OBJECTS) await server.query('The "Shop"', text)
     findings = await found(server, 18)
-    dumping = await found(server, 18, 'dump')
+    dumping = await found(server, 18, { method: 'dump', debian: 'postgresql-common' })
   })
   afterAll(() => server[Symbol.asyncDispose]())
 
@@ -51,25 +66,54 @@ describe('a cluster of 13 with every trap', () => {
     ['error', 'encoding-conversion', 'The "Shop"', '"Häuser"."turned round"'],
     ['error', 'inherited-not-null', 'The "Shop"', '"Häuser".child.n'],
     ['warning', 'invalid-index', 'The "Shop"', '"Häuser"."half built"'],
+    ['error', 'tablespace-inside', '', 'tablespace within'],
+    ['error', 'tablespace-held', '', 'tablespace held'],
+    ['error', 'locale', '', 'xx_XX.UTF-8 of "it\'s closed"'],
+    ['warning', 'collation-version', 'The "Shop"', '"Häuser".german (was 1.2, is '],
+    ['warning', 'setting-gone', '', 'operator_precedence_warning = "on": 18 has no such setting'],
+    ['error', 'setting-gone', '', 'role "Old ""Client" in database "The ""Shop""" sets force_parallel_mode'],
+    [
+      'error',
+      'setting-gone',
+      'The "Shop"',
+      'function "Häuser".twice(integer) sets vacuum_cleanup_index_scale',
+    ],
+    [
+      'error',
+      'view',
+      'The "Shop"',
+      '"Häuser".written shows what 18 does not have: pg_stat_bgwriter.buffers_ba',
+    ],
+    ['error', 'extension', 'The "Shop"', '18 has no extension adminpack'],
+    ['error', 'library', '', 'the server loads adminpack'],
+    ['error', 'pg-upgrade', '', 'pg_upgrade --check says no'],
+    ['note', 'default', '', 'checkpoint_completion_target 0.5 -> 0.9'],
   ])(
     'check: %s %s is found in "%s", by the name %s, and something is to be done',
     (severity, code, ...rest) => {
       const [database, name] = rest
-      expect(one(findings, code)).toMatchObject({ severity, code, database })
-      expect(one(findings, code)!.message).toContain(name)
-      expect(one(findings, code)!.hint).not.toBe('')
+      const same = findings.filter((each) => each.code === code && each.severity === severity)
+      const told = { database, message: expect.stringContaining(name), hint: expect.stringMatching(/./) }
+      expect(same).toContainEqual(expect.objectContaining(told))
     },
   )
 
   test('check: columns of regclass and of a type of its own are none of them', () => {
-    expect(findings.map(({ message }) => message).join('\n')).not.toMatch(/"Häuser"\.fine/)
+    const ours = findings.filter(({ code }) => code !== 'pg-upgrade')
+    expect(ours.map(({ message }) => message).join('\n')).not.toMatch(/"Häuser"\.fine/)
   })
 
   test('check --method dump: what only pg_upgrade refuses is no error, what 18 refuses still is', () => {
     const codes = dumping.map(({ code }) => code)
     expect(codes).not.toContain('reg-column')
+    expect(codes).not.toContain('pg-upgrade')
     expect(codes).toContain('postfix-operator')
     expect(codes).toContain('prepared-transaction')
+  })
+
+  test('check: what apt has for an extension and a library is named once, what it does not have is not', () => {
+    expect(packagesIn(dumping)).toEqual(['postgresql-common'])
+    expect(packagesIn(findings)).toEqual([])
   })
 
   test('check: errors come first', () => {
@@ -78,10 +122,20 @@ describe('a cluster of 13 with every trap', () => {
   })
 })
 
+async function makeTablespaces(server: TestServer): Promise<void> {
+  const places = { within: join(server.dir, 'data/within'), held: join(server.dir, 'held') }
+  for (const [name, path] of Object.entries(places)) {
+    await run(['mkdir', path], { as: server.cluster.osUser })
+    await server.query('postgres', `create tablespace ${name} location '${path}'`)
+  }
+  await run(['mkdir', join(places.held, 'PG_18_202506291')])
+}
+
 const GLOBALS = [
   `create database "The ""Shop"""`,
   `create database "it's closed"`,
   `alter database "it's closed" allow_connections false`,
+  `update pg_database set datcollate = 'xx_XX.UTF-8' where datname = 'it''s closed'`,
   `set password_encryption to md5; create role "Old ""Client" login password 'x'`,
   `select pg_create_physical_replication_slot('ours')`,
   `select pg_create_logical_replication_slot('theirs', 'pgoutput')`,
@@ -103,4 +157,39 @@ const OBJECTS = [
     alter table "Häuser".child alter n drop not null`,
   `create table "Häuser".twins (n int); create index "half built" on "Häuser".twins (n);
     update pg_index set indisvalid = false where indexrelid = '"Häuser"."half built"'::regclass`,
+  `create extension adminpack`,
+  `create view "Häuser".written as select buffers_backend, stats_reset from pg_stat_bgwriter`,
+  `alter function "Häuser".twice set vacuum_cleanup_index_scale_factor to 0.1`,
+  `alter role "Old ""Client" in database "The ""Shop""" set force_parallel_mode to on`,
+  `create collation "Häuser".german (provider = icu, locale = 'de');
+    update pg_collation set collversion = '1.2' where collname = 'german'`,
 ]
+
+test.each([
+  [13, 15],
+  [15, 17],
+  [17, 18],
+] as const)(
+  'check: a rich cluster of %i that goes to %i: no error, and nothing is left behind',
+  async (from, to) => {
+    await using server = await startServer({ bindir: await allPrograms(from) })
+    await run(['mkdir', join(server.dir, 'space')], { as: server.cluster.osUser })
+    await makeRich(server, join(server.dir, 'space'))
+    const own = join(server.dir, 'tmp')
+    await run(['mkdir', '-m', '1777', own])
+    vi.stubEnv('TMPDIR', own)
+    const findings = await found(server, to)
+    expect(findings.filter(({ severity }) => severity === 'error')).toEqual([])
+    expect(findings.map(({ code }) => code)).toContain('md5-password')
+    expect(await readdir(own)).toEqual([])
+  },
+)
+
+test('check: the new major is not there, and something is in the place of its cluster: both are said', async () => {
+  await using server = await startServer()
+  await run(['mkdir', '-p', join(server.dir, 'data-18/base')])
+  const findings = await found(server, 18, { bindir: '/nowhere/bin' })
+  const errors = findings.filter(({ severity }) => severity === 'error')
+  expect(errors.map(({ code }) => code).toSorted()).toEqual(['programs', 'target-not-empty'])
+  expect(errors.map(({ hint }) => hint).join('\n')).toContain('--bindir DIR')
+})
