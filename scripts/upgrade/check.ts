@@ -141,7 +141,8 @@ async function askNew(old: Cluster, target: CheckTarget, origin: Origin, asked: 
   if (target.method === 'dump') return findings
   const isMissing = findings.some(({ code }) => code === 'library')
   const libraries = isMissing ? [] : asked.libraries
-  const { method } = target
+  // One that was refused is no word that pg_upgrade is to hear.
+  const method = asked.findings.some(({ code }) => code === 'method') ? 'auto' : target.method
   const { installUser } = origin
   return [...findings, ...(await pgUpgradeFindings(old, scratch, { method, installUser, libraries }))]
 }
