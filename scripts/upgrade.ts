@@ -11,7 +11,9 @@
 import type { LoadedHost } from './cluster/open.ts'
 import { type Call, main } from './core/cli.ts'
 import { log } from './core/log.ts'
+import { packageOf } from './plan/extension-facts.ts'
 import { finalizeVerb, rollbackVerb, statusVerb } from './upgrade/after-verb.ts'
+import { checkVerb, rehearseVerb } from './upgrade/check-verb.ts'
 import type { Surroundings } from './upgrade/run.ts'
 import { runVerb } from './upgrade/run-verb.ts'
 
@@ -19,12 +21,20 @@ await main({
   name: 'upgrade',
   summary: 'take a cluster to another major of PostgreSQL, with a way back',
   example: 'howdah upgrade run --to 17 --plan -c conf/demo.toml',
-  verbs: [runVerb(surroundingsOf), statusVerb, rollbackVerb(surroundingsOf), finalizeVerb],
+  verbs: [
+    checkVerb(packageOf),
+    rehearseVerb,
+    runVerb(surroundingsOf),
+    statusVerb,
+    rollbackVerb(surroundingsOf),
+    finalizeVerb,
+  ],
 })
 
 /** What an upgrade needs of settings, jobs and backups. */
 function surroundingsOf(loaded: LoadedHost, call: Call): Surroundings {
   return {
+    packageOf,
     async provision(host, only, cluster) {
       const { applyHost } = await import('./plan/provision.ts')
       const allow = new Set(['restarts-server', 'rewrites-hba'])
@@ -38,6 +48,10 @@ function surroundingsOf(loaded: LoadedHost, call: Call): Surroundings {
     async resumeJobs(stopped) {
       const { resumeAll } = await import('./schedule/pause.ts')
       await resumeAll(loaded.host, stopped)
+    },
+    async handOver(from, to) {
+      const { handOverStores } = await import('./backup/hand-over.ts')
+      await handOverStores(loaded.host, from, to)
     },
     async backup(host) {
       const { takeShown, wholeJob } = await import('./backup/before.ts')

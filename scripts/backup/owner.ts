@@ -73,12 +73,28 @@ async function own(store: Store, layout: Layout, claim: Claim): Promise<void> {
   const isOurs = owner.systemIdentifier === wanted.systemIdentifier && owner.hostId === wanted.hostId
   if (!isOurs && claim.takeOver !== owner.machine) throw foreign(layout, owner, wanted)
   if (isOurs && owner.timeline === wanted.timeline) return
+  await put(store, layout, body)
+}
+
+async function put(store: Store, layout: Layout, body: Buffer): Promise<void> {
   await store.put(
     layout.owner,
     (async function* () {
       yield body
     })(),
   )
+}
+
+/** Lets a part of a store go from one cluster of this host to another one. Of anybody else it stays as it is. */
+export async function handOver(
+  store: Store,
+  layout: Layout,
+  { from, to, hostId }: { readonly from: string; readonly to: string; readonly hostId: string },
+): Promise<void> {
+  const owner = await readOwner(store, layout)
+  if (owner === undefined || owner.systemIdentifier !== from || owner.hostId !== hostId) return
+  const next: Owner = { ...owner, systemIdentifier: to, timeline: 1 }
+  await put(store, layout, Buffer.from(`${JSON.stringify(next, undefined, 2)}\n`))
 }
 
 /**

@@ -1,4 +1,6 @@
 import type { Host } from '../host/schema.ts'
+import type { Cluster } from '../cluster/cluster.ts'
+import { openCluster } from '../cluster/open.ts'
 import { stopServer } from '../cluster/restricted.ts'
 import { Fail } from '../core/fail.ts'
 import { protect } from '../core/interrupt.ts'
@@ -11,6 +13,7 @@ import { enableOld } from './transfer.ts'
 
 /** What going back needs of others. */
 export interface BackSurroundings {
+  handOver(from: Cluster, to: Cluster): Promise<void>
   resumeJobs(names: readonly string[]): Promise<void>
 }
 
@@ -39,7 +42,11 @@ async function takeBack(
   await written.write(back)
   await endOrphans(written.folder)
   if (state.phase !== 'make') await stopServer(old).catch(() => {})
-  await removeCluster(hostWith(host, state.new), old.osUser)
+  const newHost = hostWith(host, state.new)
+  const target = await openCluster(newHost)
+  // It may have been made only in part.
+  if (state.opened !== undefined && target) await around.handOver(target, old)
+  await removeCluster(newHost, old.osUser)
   await enableOld(old)
   await setPlace(state.old, {
     port: state.old.port,

@@ -1,6 +1,6 @@
 import { type LoadedHost, loadHost } from '../cluster/open.ts'
 import { askYes, canAsk } from '../core/ask.ts'
-import type { Call, Outcome, Verb } from '../core/cli.ts'
+import type { Call, OptionSpec, Outcome, Verb } from '../core/cli.ts'
 import { type Code, Fail } from '../core/fail.ts'
 import { beginProgress } from '../core/progress.ts'
 import { currentUser } from '../core/user.ts'
@@ -31,6 +31,18 @@ export const FAILS: readonly Code[] = [
   'cluster-mismatch',
 ]
 
+/** Options that say which clusters an upgrade is about, and how it is to be done. */
+export const CHOICE: readonly OptionSpec[] = [
+  { flags: '--to <major>', help: 'the major to go to; default: the one that the host file names' },
+  {
+    flags: '--from <major>',
+    help: 'the major of the cluster that is there, if the host file names the new one',
+  },
+  { flags: '--method <method>', help: 'how the data goes over; default: [upgrade] method', choices: METHODS },
+  { flags: '--bindir <dir>', help: "of a private cluster: the new major's programs" },
+  { flags: '--data-dir <dir>', help: 'where the new data goes' },
+]
+
 /** `upgrade run` */
 export function runVerb(surroundingsOf: MakeSurroundings): Verb {
   return {
@@ -38,20 +50,9 @@ export function runVerb(surroundingsOf: MakeSurroundings): Verb {
     summary:
       'make the cluster of the new major, bring everything over, prove it, and let it take the place of the old one',
     options: [
-      { flags: '--to <major>', help: 'the major to go to; default: the one that the host file names' },
-      {
-        flags: '--from <major>',
-        help: 'the major of the cluster that is there, if the host file names the new one',
-      },
-      {
-        flags: '--method <method>',
-        help: 'how the data goes over; default: [upgrade] method',
-        choices: METHODS,
-      },
+      ...CHOICE,
       { flags: '--verify <depth>', help: 'what is compared; default: [upgrade] verify', choices: VERIFIES },
       { flags: '--jobs <count>', help: 'processes at once; default: one for each CPU' },
-      { flags: '--bindir <dir>', help: "of a private cluster: the new major's programs" },
-      { flags: '--data-dir <dir>', help: 'where the new data goes' },
       { flags: '--no-backup', help: 'take no backup of the new cluster' },
     ],
     common: ['file', 'plan', 'yes', 'allow'],

@@ -12,6 +12,7 @@ import { log } from '../core/log.ts'
 import type { Host } from '../host/schema.ts'
 import { goBack } from './back.ts'
 import { assertTaken, customOf, writeCustom } from './carry.ts'
+import { type CheckTarget, checkUpgrade, packagesIn } from './check.ts'
 import { checkpointOf } from './doors.ts'
 import { finish, type Finished } from './finish.ts'
 import { assertFree, bindirOf, makeCluster } from './make.ts'
@@ -30,10 +31,12 @@ import {
   upgradeLog,
   type UpgradeState,
 } from './state.ts'
-import { checkPair, transfer } from './transfer.ts'
+import { transfer } from './transfer.ts'
 
 /** What other capabilities do for an upgrade; whoever runs it composes them. */
 export interface Surroundings {
+  /** The Debian package that brings an extension. */
+  readonly packageOf: CheckTarget['packageOf']
   /**
    * Renders kinds of things of the host file for a cluster: its settings, its rules.
    * @param cluster default: the one that the host file names
@@ -42,6 +45,8 @@ export interface Surroundings {
   /** Keeps jobs from running. @returns those that ran before */
   pauseJobs(): Promise<readonly string[]>
   resumeJobs(names: readonly string[]): Promise<void>
+  /** Lets stores that had backups of one cluster take those of another one. */
+  handOver(from: Cluster, to: Cluster): Promise<void>
   /** Takes a full backup. @returns its label; undefined where the host file has no job for it */
   backup(host: Host): Promise<string | undefined>
 }
@@ -114,6 +119,7 @@ async function begin(running: Running): Promise<Upgraded> {
   const method = await chooseMethod(old, pair.new, { asked: running.method, bytes: origin.bytes })
   await editedFor(running.file, pair.new, pair.old) // whether that can be done is to be known now
   await assertFree(pair.new)
+  const notes = await assertPossible(running, method)
   const { verify, file } = running
   const begun = new Date().toISOString()
   let state: UpgradeState = {
@@ -124,7 +130,7 @@ async function begin(running: Running): Promise<Upgraded> {
     file,
     begun,
     spare: await freePort(),
-    notes: [],
+    notes,
   }
   const enter = async (phase: Phase, more: Partial<UpgradeState> = {}) => {
     interrupted.throwIfAborted()
@@ -134,8 +140,8 @@ async function begin(running: Running): Promise<Upgraded> {
   }
   try {
     await enter('make')
-    const { target, notes } = await prepare(running, state, origin)
-    await enter('make', { notes, paused: await around.pauseJobs() })
+    const { target, dropped } = await prepare(running, state, origin)
+    await enter('make', { notes: [...notes, ...dropped], paused: await around.pauseJobs() })
     await enter('close', { closed: new Date().toISOString() })
     await enter('transfer', { checkpoint: await closeDoors(running) })
     await transfer({
@@ -170,6 +176,28 @@ async function requirePrograms({ host, pair, around, old, mayInstall }: Running)
   })
 }
 
+/**
+ * Looks for whatever is in the way, and lets missing packages be installed if that is allowed.
+ * @returns what a person should know, though it stops nothing
+ */
+async function assertPossible(running: Running, method: Method): Promise<string[]> {
+  const { host, pair, around, old, mayInstall } = running
+  const look = () => checkUpgrade(old, { host, spec: pair.new, method, packageOf: around.packageOf })
+  let findings = await look()
+  const packages = packagesIn(findings)
+  if (packages.length > 0 && mayInstall && pair.new.kind === 'debian') {
+    await around.provision(hostWith(host, { ...pair.new, packages }), ['package'])
+    findings = await look()
+  }
+  const errors = findings.filter(({ severity }) => severity === 'error')
+  if (errors.length === 0)
+    return findings.filter(({ severity }) => severity === 'warning').map(({ message }) => message)
+  const shown = errors.map(({ message, hint }) => `${message}: ${hint}`).join('\n')
+  throw new Fail('plan-impossible', `nothing was changed, since this is in the way:\n${shown}`, {
+    hint: `Look again once it is not: howdah upgrade check --to ${pair.new.major}`,
+  })
+}
+
 function logsOf({ folder }: UpgradeLog): string {
   return join(folder, 'logs')
 }
@@ -201,8 +229,8 @@ async function prepare(
   running: Running,
   state: UpgradeState,
   origin: Origin,
-): Promise<{ target: Cluster; notes: readonly string[] }> {
-  const { host, old, around, written } = running
+): Promise<{ target: Cluster; dropped: readonly string[] }> {
+  const { host, old, around } = running
   await rehearse(old, state.new, origin)
   const custom = await customOf(old, host)
   const target = await makeCluster(hostWith(host, { ...state.new, port: state.spare }), origin, old.osUser)
@@ -217,11 +245,7 @@ async function prepare(
   } finally {
     await stopServer(target)
   }
-  const { installUser } = origin
-  const { method } = state
-  if (method !== 'dump')
-    await checkPair({ ...running, new: target, method, installUser, logs: logsOf(written) })
-  return { target, notes: dropped }
+  return { target, dropped }
 }
 
 /**
@@ -306,6 +330,7 @@ async function conclude(
   const { host, around, written } = running
   const newHost = hostWith(host, state.new)
   if (Object.keys(host.tablespaces).length > 0) await around.provision(newHost, ['tablespace'])
+  await around.handOver(running.old, await openSpec(host, state.new))
   const backup = await around.backup(newHost)
   await around.resumeJobs(state.paused ?? [])
   const kept: UpgradeState = { ...state, phase: 'kept' }

@@ -1,4 +1,4 @@
-import { copyFile, mkdir, readdir, rename, rm } from 'node:fs/promises'
+import { copyFile, mkdir, readdir, rename, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Cluster } from '../cluster/cluster.ts'
 import { closedFolder, startClosed, stopServer } from '../cluster/restricted.ts'
@@ -112,8 +112,18 @@ async function pgUpgrade(pair: Transfer, folder: string, more: readonly string[]
   })
   if (done.code === 0) return
   const logs = await keepLogs(pair, folder)
+  await assertSpace(target.dataDir)
   throw new Fail('command-failed', `pg_upgrade failed: ${await reasonOf(done.stdout, logs)}`, {
     hint: logs === undefined ? done.stderr.trim() : `All that it said is in "${logs}".`,
+  })
+}
+
+/** A program that fails on a full disk says so in many ways, or not at all. */
+async function assertSpace(folder: string): Promise<void> {
+  const { bavail, bsize } = await statfs(folder)
+  if (bavail * bsize > 16 * 1024 ** 2) return
+  throw new Fail('no-space', `there is no space left in "${folder}"`, {
+    hint: `Make some, and begin again: df -h ${folder}`,
   })
 }
 

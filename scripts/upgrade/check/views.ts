@@ -88,8 +88,15 @@ export async function columnOptionFindings(
       code: 'column-option',
       database,
       message: `columns such as ${column} have the option ${name}, which ${major} does not take: ${refusal}`,
-      hint: `Reset it on each: alter table NAME alter column COLUMN reset (${name})`,
+      hint: `Reset it on each: alter table NAME alter column COLUMN reset (${name}). ${unresettable(name, major)}`,
     })
   }
   return findings
+}
+
+/** Debian's 17.12 marks each column that it makes with pg_attver, and its own RESET leaves that (tried). */
+function unresettable(name: string, major: number): string {
+  const others = `array(select o from unnest(attoptions) o where split_part(o, '=', 1) <> ${literal(name)})`
+  const update = `update pg_attribute set attoptions = nullif(${others}, '{}') where attoptions::text ~ ${literal(`[{,]${name}=`)}`
+  return `If it stays, the server sets it by itself: a newer minor release of ${major} may know it; else, as superuser after a backup: ${update}`
 }
