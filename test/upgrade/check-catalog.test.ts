@@ -50,6 +50,15 @@ describe('a cluster of 17 to which things have happened', () => {
     expect(same).toContainEqual(expect.objectContaining(told))
   })
 
+  test('check: what it says to do about an option of columns takes it away', async () => {
+    const { hint } = findings.find(
+      ({ code, message }) => code === 'column-option' && message.includes('no_such'),
+    )!
+    await server.query('postgres', hint.slice(hint.indexOf('update pg_attribute')))
+    const options = (await found(server)).filter(({ code }) => code === 'column-option')
+    expect(options.map(({ message }) => message).join()).not.toContain('no_such')
+  })
+
   test('check: initdb of the new major refuses what the old cluster is: that is said, and why', async () => {
     await server.query(
       'postgres',
