@@ -13,6 +13,7 @@ import { type Call, main } from './core/cli.ts'
 import { log } from './core/log.ts'
 import { packageOf } from './plan/extension-facts.ts'
 import { finalizeVerb, rollbackVerb, statusVerb } from './upgrade/after-verb.ts'
+import { prepareVerb } from './upgrade/prepare-verb.ts'
 import { checkVerb, rehearseVerb } from './upgrade/check-verb.ts'
 import type { Surroundings } from './upgrade/run.ts'
 import { runVerb } from './upgrade/run-verb.ts'
@@ -24,6 +25,7 @@ await main({
   verbs: [
     checkVerb(packageOf),
     rehearseVerb,
+    prepareVerb(surroundingsOf),
     runVerb(surroundingsOf),
     statusVerb,
     rollbackVerb(surroundingsOf),

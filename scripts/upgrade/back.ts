@@ -28,6 +28,11 @@ export async function goBack(
   around: BackSurroundings,
 ): Promise<void> {
   if (sharesFiles(state)) throw noReturn(state)
+  if (state.phase === 'prepared') {
+    await around.resumeJobs(state.paused ?? [])
+    await written.remove()
+    return
+  }
   await protect(() => takeBack(host, state, written, around))
 }
 

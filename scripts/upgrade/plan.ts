@@ -32,7 +32,7 @@ export async function planUpgrade(request: UpgradeRequest): Promise<UpgradePlan>
   const old = await openSpec(host, pair.old)
   const earlier = await upgradeLog(host, old.osUser).read()
   const about = { from: nameOf(pair.old), to: nameOf(pair.new), verify: request.verify }
-  if (earlier !== undefined) {
+  if (earlier !== undefined && earlier.phase !== 'prepared') {
     const { phase, method } = earlier
     return { ...about, method, size: '', dataDir: dataDirOf(earlier.new), hostFile: [], earlier: phase }
   }

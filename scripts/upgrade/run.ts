@@ -98,20 +98,21 @@ export async function runUpgrade(request: UpgradeRequest, around: Surroundings):
   const before = await written.read()
   if (before?.phase === 'kept') return { state: before, finished: undefined, backup: undefined }
   const state = before && (await resumed(running, before))
-  if (state === undefined) return begin(running)
+  if (state === undefined) return begin(running, before?.phase === 'prepared' ? before.paused : undefined)
   return state.phase === 'after' ? conclude(running, state, undefined) : forward(running, state)
 }
 
 /** What a dead run left: undefined when it was undone. */
 async function resumed(running: Running, state: UpgradeState): Promise<UpgradeState | undefined> {
   if (state.phase === 'open' || state.phase === 'after') return state
+  if (state.phase === 'prepared') return undefined
   if (sharesFiles(state) && state.phase === 'start') return state
   log('notice', `upgrade: what was begun at ${state.begun} is undone, and begun again`)
   await goBack(running.host, state, running.written, running.around)
   return undefined
 }
 
-async function begin(running: Running): Promise<Upgraded> {
+async function begin(running: Running, paused: readonly string[] = []): Promise<Upgraded> {
   const { pair, written, around, old } = running
   await requirePrograms(running)
   if (!(await old.isRunning())) await old.start()
@@ -141,7 +142,7 @@ async function begin(running: Running): Promise<Upgraded> {
   try {
     await enter('make')
     const { target, dropped } = await prepare(running, state, origin)
-    await enter('make', { notes: [...notes, ...dropped], paused: await around.pauseJobs() })
+    await enter('make', { notes: [...notes, ...dropped], paused: [...paused, ...(await around.pauseJobs())] })
     await enter('close', { closed: new Date().toISOString() })
     await enter('transfer', { checkpoint: await closeDoors(running) })
     await transfer({

@@ -11,6 +11,7 @@ export function nameOf({ kind, major, cluster, data_dir: dataDir }: Postgres): s
 
 /** What goes on in each phase. */
 export const PHASE_TEXT: Readonly<Record<Phase, string>> = {
+  prepared: 'jobs are paused until the operating system is upgraded',
   make: 'the new cluster is made and checked; the old one serves',
   close: 'nobody can connect; what the old cluster holds is taken down',
   transfer: 'the data goes over',
@@ -86,6 +87,8 @@ export function nextOf(state: UpgradeState): string {
       return method === 'link' || method === 'swap'
         ? 'there is no way back; next: howdah upgrade run, which finishes it'
         : 'next: howdah upgrade rollback, or howdah upgrade run, which does so and begins again'
+    case 'prepared':
+      return `next: upgrade the operating system, reboot, then: howdah upgrade run --to ${state.new.major}`
     case 'make':
     case 'close':
     case 'transfer':

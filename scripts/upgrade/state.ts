@@ -10,6 +10,7 @@ export type Method = 'copy' | 'clone' | 'link' | 'swap' | 'dump'
 /**
  * What is being done, written down before it is begun:
  *
+ * - `prepared`: jobs are paused, so that the operating system can be upgraded
  * - `make`: the new cluster is made and proves its settings; the old one serves
  * - `close`: nobody can reach the old one any more, and what it holds is taken down. The outage begins
  * - `transfer`: its data goes over; both servers are down
@@ -19,7 +20,7 @@ export type Method = 'copy' | 'clone' | 'link' | 'swap' | 'dump'
  * - `kept`: done; the old one is kept, and stopped
  * - `back`: an upgrade is being undone
  */
-export type Phase = 'make' | 'close' | 'transfer' | 'start' | 'open' | 'after' | 'kept' | 'back'
+export type Phase = 'prepared' | 'make' | 'close' | 'transfer' | 'start' | 'open' | 'after' | 'kept' | 'back'
 
 /** An upgrade, as far as it has come: plain data. Times are ISO texts. */
 export interface UpgradeState {
