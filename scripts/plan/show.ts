@@ -1,3 +1,4 @@
+import { plain } from '../core/plain.ts'
 import { colour } from '../core/log.ts'
 import { type Change, type Finding, HAZARDS, type Hazard, type Step } from './change.ts'
 import type { Planned } from './planner.ts'
@@ -19,11 +20,6 @@ export function showPlan(planned: Planned, withSteps = false, found = ''): strin
     `${summary(planned)}${found}`,
     ...hazardsOf(changes).map(showHazard),
   ].join('\n')
-}
-
-/** Text of a host file or a server, in which a name could hold anything: it must not write over the terminal. */
-function plain(text: string): string {
-  return text.replace(/(?!\n)\p{Cc}/gu, (char) => `\\u${char.codePointAt(0)!.toString(16).padStart(4, '0')}`)
 }
 
 /** `+ role xtelem: login` */

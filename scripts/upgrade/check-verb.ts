@@ -1,6 +1,8 @@
 import { type LoadedHost, loadHost } from '../cluster/open.ts'
 import type { Call, Outcome, Verb } from '../core/cli.ts'
+import { plain } from '../core/plain.ts'
 import { beginProgress } from '../core/progress.ts'
+import { show } from '../cluster/sql.ts'
 import { formatDuration } from '../core/quantity.ts'
 import { type CheckTarget, checkUpgrade, type Finding } from './check.ts'
 import { originOf } from './origin.ts'
@@ -52,9 +54,10 @@ async function check(call: Call, packageOf: CheckTarget['packageOf']): Promise<O
 }
 
 /** One finding for people: what is, and what to do. */
-export function showFinding({ severity, message, hint }: Finding): string {
+export function showFinding({ severity, database, message, hint }: Finding): string {
   const symbol = { error: '!', warning: '~', note: '-' }[severity]
-  return `${symbol} ${message}\n    ${hint}`
+  const where = database === '' ? '' : `database ${show(database)}: `
+  return `${symbol} ${where}${plain(message)}\n    ${plain(hint)}`
 }
 
 async function rehearsal(call: Call): Promise<Outcome> {

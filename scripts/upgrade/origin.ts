@@ -19,8 +19,9 @@ export interface Origin {
   readonly groupAccess: boolean
   /** The role that initdb made: pg_upgrade wants it to have the same name. */
   readonly installUser: string
-  /** Bytes of all databases. */
+  /** Bytes of all databases, and of what is in the data directory, not in tablespaces elsewhere. */
   readonly bytes: number
+  readonly ownBytes: number
 }
 
 /** Asks a running cluster. @throws {Fail} `server-failed`, and what connecting throws */
@@ -49,7 +50,8 @@ function query(major: number): string {
       'segment', (select setting::int from pg_settings where name = 'wal_segment_size'),
       'groupAccess', current_setting('data_directory_mode') = '0750',
       'installUser', (select rolname from pg_roles where oid = 10),
-      'bytes', (select sum(pg_database_size(oid)) from pg_database)) as origin
+      'bytes', (select sum(pg_database_size(oid)) from pg_database),
+      'ownBytes', (select sum(pg_tablespace_size(oid)) from pg_tablespace where spcname in ('pg_default', 'pg_global'))) as origin
     from pg_database d where d.datname = 'template0'`
 }
 

@@ -41,8 +41,8 @@ export async function planUpgrade(request: UpgradeRequest): Promise<UpgradePlan>
       hint: 'Start it first: howdah provision apply --only cluster',
     })
   }
-  const { bytes } = await originOf(old)
-  const method = await chooseMethod(old, pair.new, { asked: request.method, bytes })
+  const { bytes, ownBytes } = await originOf(old)
+  const method = await chooseMethod(old, pair.new, { asked: request.method, bytes: ownBytes })
   await assertFree(pair.new)
   await editedFor(file, pair.new, pair.old)
   const keys = (['major', 'data_dir', 'bindir', 'socket_dir'] as const).filter(

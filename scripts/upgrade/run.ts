@@ -117,7 +117,7 @@ async function begin(running: Running, paused: readonly string[] = []): Promise<
   await requirePrograms(running)
   if (!(await old.isRunning())) await old.start()
   const origin = await originOf(old)
-  const method = await chooseMethod(old, pair.new, { asked: running.method, bytes: origin.bytes })
+  const method = await chooseMethod(old, pair.new, { asked: running.method, bytes: origin.ownBytes })
   await editedFor(running.file, pair.new, pair.old) // whether that can be done is to be known now
   await assertFree(pair.new)
   const notes = await assertPossible(running, method)

@@ -1,3 +1,4 @@
+import { plain } from '../core/plain.ts'
 import { formatCount, formatDuration } from '../core/quantity.ts'
 import type { Postgres } from '../host/schema.ts'
 import type { UpgradePlan } from './plan.ts'
@@ -60,9 +61,9 @@ export function showUpgraded({ state, finished, backup }: Upgraded): string {
       lines.push(
         `texts sort by other libraries: ${verified.length} indexes verified, ${rebuilt.length} built anew`,
       )
-    for (const extension of extensions) lines.push(`extension ${extension}`)
+    for (const extension of extensions) lines.push(`extension ${plain(extension)}`)
   }
-  for (const note of state.notes) lines.push(`note: ${note}`)
+  for (const note of state.notes) lines.push(`note: ${plain(note)}`)
   if (backup !== undefined) lines.push(`backup ${backup} was taken of it`)
   lines.push(nextOf(state))
   return lines.join('\n')

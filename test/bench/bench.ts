@@ -32,9 +32,10 @@ import { migrate } from './migrate.ts'
 import { provision } from './provision.ts'
 import { reingest } from './reingest.ts'
 import { restore } from './restore.ts'
+import { upgrade } from './upgrade.ts'
 import { wal } from './wal.ts'
 
-const BENCHES: readonly Bench[] = [provision, backup, restore, wal, dump, migrate, reingest]
+const BENCHES: readonly Bench[] = [provision, backup, restore, wal, dump, migrate, reingest, upgrade]
 
 /** Fewer say little about how much the values scatter. */
 const ROUNDS = 5

@@ -32,7 +32,7 @@ export async function placeFindings(
 ): Promise<Finding[]> {
   const { rows: found } = await client.query<{ spaces: Tablespace[] }>(TABLESPACES)
   const rows = found[0]!.spaces
-  const bytes = rows.reduce((sum, each) => sum + each.bytes, 0)
+  const bytes = rows.reduce((sum, { location, bytes }) => sum + (location === '' ? bytes : 0), 0)
   const findings = await refusals('target-not-empty', () => assertFree(spec))
   let method: Method = 'copy'
   findings.push(
