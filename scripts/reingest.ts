@@ -60,6 +60,14 @@ await main({
       run: ingestFiles,
     },
     {
+      name: 'run',
+      summary: 'inventory and ingest in one: what a schedule runs',
+      args: ['[name]'],
+      common: ['file', 'plan'],
+      fails: FAILS,
+      run: runOnce,
+    },
+    {
       name: 'verify',
       summary: 'read all files again, and compare each with the rows of the table',
       args: ['[name]'],
@@ -71,7 +79,10 @@ await main({
 })
 
 async function lookForFiles(call: Call): Promise<Outcome> {
-  const job = await openJob(call)
+  return lookIn(await openJob(call), call)
+}
+
+async function lookIn(job: Job, call: Call): Promise<Outcome> {
   if (job.dataDirs.length === 0) {
     throw new Fail('host-file', `[reingest.${job.name}] names no folders to look through`, {
       hint: 'Add to it: data_dirs = ["/opt/MagAOX/telem"]',
@@ -88,7 +99,17 @@ async function lookForFiles(call: Call): Promise<Outcome> {
 }
 
 async function ingestFiles(call: Call): Promise<Outcome> {
+  return ingestInto(await openJob(call), call)
+}
+
+async function runOnce(call: Call): Promise<Outcome> {
+  const { bothOf } = await import('./reingest/once.ts')
   const job = await openJob(call)
+  const inventory = await lookIn(job, call)
+  return bothOf(inventory, await ingestInto(job, call))
+}
+
+async function ingestInto(job: Job, call: Call): Promise<Outcome> {
   if (call.planOnly) return planned(job)
   const begun = performance.now()
   const seconds = () => (performance.now() - begun) / 1000

@@ -227,6 +227,10 @@ function crossReferences(host: Host): Found[] {
     { path: ['schedule'], names: host.schedule.on_failure },
     ...jobs.map(([name, { on_failure: names }]) => ({ path: ['backup', name], names })),
     { path: ['archive'], names: host.archive?.on_failure },
+    ...Object.entries(host.reingest).map(([name, { on_failure: names }]) => ({
+      path: ['reingest', name],
+      names,
+    })),
   ]
   for (const { path, names } of told) {
     for (const name of names ?? []) {

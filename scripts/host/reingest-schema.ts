@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import { absolutePath, databaseName, name, zoneName } from './value.ts'
+import { jobKeys } from './schedule-schema.ts'
+import { absolutePath, databaseName, duration, name, zoneName } from './value.ts'
 
 /** Names of files end in this; what comes before is the device and the time. */
 const fileEnding = z.string().regex(/^\.[A-Za-z0-9]+(\.[A-Za-z0-9]+)*$/, 'an ending looks like ".bintel"')
@@ -43,4 +44,20 @@ export const reingest = z.strictObject({
     ),
   timezone: zoneName.default('UTC').describe('of times in .ndjson and .csv files that name none'),
   jobs: z.int().min(1).max(64).default(2).describe('files that are read at the same time'),
+  watch: z.boolean().default(false).describe('a service reads files as they are written'),
+  walk_every: duration
+    .default('10min')
+    .describe('watch: how often all folders are looked through, whatever was noticed'),
+  // Its "timezone" is that of the files; its runs have the one of [schedule].
+  schedule: jobKeys.schedule,
+  randomized_delay: jobKeys.randomized_delay,
+  persistent: jobKeys.persistent,
+  user: jobKeys.user,
+  runtime_limit: jobKeys.runtime_limit,
+  grace: jobKeys.grace,
+  on_failure: jobKeys.on_failure,
+  ping: jobKeys.ping,
 })
+
+/** One `[reingest.NAME]` of a host file. */
+export type ReingestSpec = z.output<typeof reingest>

@@ -96,12 +96,13 @@ function ofAlert(mails: boolean): string[] {
  * Whether something that it needs is in a folder for temporary files. A private one would hide the server's
  * socket; what is stored there would be in none that anybody sees, and gone when the job ends, with success.
  */
-function needsTmp({ host, postgres, schedule, store }: Host, isAlert: boolean): boolean {
+function needsTmp({ host, postgres, reingest, schedule, store }: Host, isAlert: boolean): boolean {
   const paths = [
     host.state_dir,
     schedule.metrics_dir,
     ...(isAlert ? [] : [postgres.socket_dir ?? postgres.data_dir]),
     ...(isAlert ? [] : Object.values(store).map((spec) => (spec.type === 'dir' ? spec.path : undefined))),
+    ...(isAlert ? [] : Object.values(reingest).flatMap(({ data_dirs: folders }) => folders)),
   ]
   return paths.some((path) => path !== undefined && /^\/+(var\/+)?tmp(\/|$)/.test(path))
 }

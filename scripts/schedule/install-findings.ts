@@ -29,6 +29,7 @@ export async function installationFindings(host: Host): Promise<string[]> {
     ...(await missingCredentials(host)),
     ...(await metricsFindings(host)),
     ...(await storeFindings(host)),
+    ...(await sourceFindings(host)),
     ...silentFindings(host),
     ...(await programFindings(host)),
   ]
@@ -117,6 +118,24 @@ async function storeFindings(host: Host): Promise<string[]> {
     }
   }
   return findings
+}
+
+/** Folders of files that whoever reads them cannot read, there or not yet: all that is in them would be passed over. */
+async function sourceFindings(host: Host): Promise<string[]> {
+  const findings = new Set<string>()
+  for (const { reads, user } of [...jobsOf(host), ...servicesOf(host)]) {
+    for (const folder of reads) {
+      if (!(await exists(folder))) findings.add(`there is no folder "${folder}" to read files from`)
+      else if (!(await canRead(user, folder)))
+        findings.add(`the user ${user} cannot read the folder "${folder}": chmod o+rx "${folder}"`)
+    }
+  }
+  return [...findings]
+}
+
+async function canRead(user: string, folder: string): Promise<boolean> {
+  const look = ['sh', '-c', 'test -r "$1" && test -x "$1"', 'sh', folder]
+  return (await run(look, { as: user, okCodes: [0, 1] })).code === 0
 }
 
 /** Nobody would hear of the first failure, nor of this. */

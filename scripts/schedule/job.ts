@@ -1,6 +1,7 @@
 import { Fail } from '../core/fail.ts'
 import { didYouMean } from '../core/nearest.ts'
 import type { SecretRef } from '../core/secret.ts'
+import type { ReingestSpec } from '../host/reingest-schema.ts'
 import type { AddressSpec, Host } from '../host/schema.ts'
 
 /** What a unit's programs touch: its sandbox is made of it. */
@@ -13,6 +14,8 @@ interface Needs {
   readonly credentials: readonly string[]
   /** Folders that it writes to. */
   readonly writes: readonly string[]
+  /** Folders of others that it reads. */
+  readonly reads: readonly string[]
   /** Goes beyond this host: it waits for the network. */
   readonly network: boolean
   /** Names of `[notify.NAME]`. */
@@ -43,8 +46,13 @@ export interface Job extends Needs {
 
 /** Something that always runs. */
 export interface Service extends Needs {
-  readonly name: 'archive'
+  /** `archive`, `watch-telem`: its unit is called PREFIX-NAME. */
+  readonly name: string
   readonly title: string
+  /** The template of its unit. */
+  readonly template: 'archive' | 'watch'
+  /** What it reads of the host file besides the place of the cluster: with another one it is started again. */
+  readonly content: unknown
 }
 
 /**
@@ -52,8 +60,8 @@ export interface Service extends Needs {
  * @throws {Fail} `host-file` when a job has no user
  */
 export function jobsOf(host: Host): Job[] {
-  const jobs = [...backupJobs(host), ...archiveJobs(host)]
-  return jobs.length === 0 ? [] : [...jobs, checkJob(host)]
+  const jobs = [...backupJobs(host), ...archiveJobs(host), ...reingestJobs(host)]
+  return jobs.length + servicesOf(host).length === 0 ? [] : [...jobs, checkJob(host)]
 }
 
 /**
@@ -61,8 +69,37 @@ export function jobsOf(host: Host): Job[] {
  * @throws {Fail} `host-file` when it has no user
  */
 export function servicesOf(host: Host): Service[] {
+  return [...archiveServices(host), ...watchServices(host)]
+}
+
+function archiveServices(host: Host): Service[] {
   if (host.archive === undefined) return []
-  return [{ ...archiveNeeds(host), name: 'archive', title: 'archive of the WAL', argv: ['archive', 'run'] }]
+  return [
+    {
+      ...archiveNeeds(host),
+      name: 'archive',
+      title: 'archive of the WAL',
+      template: 'archive',
+      content: [host.store, host.encryption, host.archive],
+      argv: ['archive', 'run'],
+    },
+  ]
+}
+
+function watchServices(host: Host): Service[] {
+  return Object.entries(host.reingest).flatMap(([name, spec]): Service[] => {
+    if (!spec.watch) return []
+    return [
+      {
+        ...reingestNeeds(host, name, spec),
+        name: `watch-${name}`,
+        title: `watch of the files of ${name}`,
+        template: 'watch',
+        content: [spec, host.databases[spec.database]],
+        argv: ['reingest', 'watch', name],
+      },
+    ]
+  })
 }
 
 /**
@@ -141,6 +178,29 @@ function archiveJobs(host: Host): Job[] {
   ]
 }
 
+function reingestJobs(host: Host): Job[] {
+  return Object.entries(host.reingest).flatMap(([name, spec]): Job[] => {
+    if (spec.schedule === undefined) return []
+    const { timezone: _ofFiles, ...own } = spec
+    return [
+      {
+        ...timingOf(host, own),
+        ...reingestNeeds(host, name, spec),
+        name: `reingest-${name}`,
+        title: `reingest ${name}`,
+        path: `reingest.${name}.schedule`,
+        schedule: spec.schedule,
+        argv: ['reingest', 'run', name],
+        ping: spec.ping,
+      },
+    ]
+  })
+}
+
+function reingestNeeds(host: Host, name: string, spec: ReingestSpec): Omit<Needs, 'argv'> {
+  return { ...needsOf(host, `reingest.${name}`, spec), reads: spec.data_dirs }
+}
+
 /** Looks after all others. */
 function checkJob(host: Host): Job {
   const { user } = needsOf(host, 'schedule', { on_failure: [] })
@@ -157,6 +217,7 @@ function checkJob(host: Host): Job {
     argv: ['schedule', 'notify'],
     credentials: alertCredentials(host),
     writes: [host.host.state_dir],
+    reads: [],
     network: true,
     onFailure: [],
     ping: undefined,
@@ -166,12 +227,13 @@ function checkJob(host: Host): Job {
 
 /** Names of the credentials by which people are told. Pure. */
 export function alertCredentials(host: Host): string[] {
-  return credentialsIn([host.notify, host.schedule.ping, Object.values(host.backup).map(({ ping }) => ping)])
+  const jobs = [...Object.values(host.backup), ...Object.values(host.reingest)]
+  return credentialsIn([host.notify, host.schedule.ping, jobs.map(({ ping }) => ping)])
 }
 
 type Timing = Pick<Job, 'timezone' | 'randomizedDelay' | 'persistent' | 'runtimeLimit' | 'grace' | 'isAlert'>
 
-function timingOf({ schedule }: Host, own: Partial<Host['backup'][string]>): Timing {
+function timingOf({ schedule }: Host, own: Own): Timing {
   return {
     timezone: own.timezone ?? schedule.timezone,
     randomizedDelay: own.randomized_delay ?? schedule.randomized_delay,
@@ -181,6 +243,9 @@ function timingOf({ schedule }: Host, own: Partial<Host['backup'][string]>): Tim
     isAlert: false,
   }
 }
+
+type TimingKey = 'timezone' | 'randomized_delay' | 'persistent' | 'runtime_limit' | 'grace'
+type Own = Partial<Pick<Host['backup'][string], TimingKey>>
 
 /** Names of stores. */
 interface Opened {
@@ -218,6 +283,7 @@ function needsOf(host: Host, path: string, own: Wanting): Omit<Needs, 'argv'> {
       ...specsOf(own.opens?.writes).flatMap((store) => (store.type === 'dir' ? [store.path] : [])),
       ...(host.schedule.metrics_dir === undefined ? [] : [host.schedule.metrics_dir]),
     ],
+    reads: [],
     network:
       stores.some(({ type }) => type === 's3') || host.postgres.kind === 'remote' || own.ping !== undefined,
     onFailure: own.on_failure ?? host.schedule.on_failure,

@@ -196,7 +196,7 @@ function endingOf(
   return ending
 }
 
-/** What PREFIX-archive.service does. */
+/** What PREFIX-archive.service and the like do. */
 async function keepRunning(scope: RunScope, service: Service): Promise<void> {
   for (let pause = 1; !interrupted.aborted; pause = Math.min(pause * 2, LONGEST_PAUSE_SECONDS)) {
     const begun = Date.now()

@@ -111,13 +111,13 @@ class Render {
 
   service(service: Service): UnitFile {
     const { systemd } = this.#facts
-    return this.#file('archive.service', serviceName(this.#host, service.name), {
+    return this.#file(`${service.template}.service`, serviceName(this.#host, service.name), {
       ...this.#common({ ...service, isAlert: false }, false),
       title: plainText(service.title),
       on_failure: this.#alertUnit,
       exec_start: this.#exec(service.argv),
       // It reads the host file when it starts: another content is another unit, so that it is started again.
-      content: contentHash(this.#host),
+      content: contentHash(this.#host, service),
       // A service that began without the disk would not see it come. A job has no such line: a mount that fails would
       // end it as if nobody had asked for it, and nobody would be told; its store refuses a disk that is not there.
       mounts: service.writes.filter((path) => this.#isStore(path)).map((path) => pathWord('', path)),
@@ -223,8 +223,8 @@ function textOf(json: string | undefined): string | undefined {
 }
 
 /** Of what a service reads of a host file. */
-function contentHash({ host, postgres, store, encryption, archive }: Host): string {
-  return hashOf(JSON.stringify([host, postgres, store, encryption, archive])).slice(0, 16)
+function contentHash({ host, postgres }: Host, { content }: Service): string {
+  return hashOf(JSON.stringify([host, postgres, content])).slice(0, 16)
 }
 
 function hashOf(body: string): string {

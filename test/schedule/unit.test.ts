@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { parseHost } from '../../scripts/host/host.ts'
 import { parseMark, serviceName, timerName, type UnitFacts } from '../../scripts/schedule/unit.ts'
-import { DIR_JOB, HOST, NOTIFIED, S3_JOB, TOLD_AS_ROOT, unitsOf } from '../support/units.ts'
+import { DIR_JOB, HOST, NOTIFIED, READING_JOB, S3_JOB, TOLD_AS_ROOT, unitsOf } from '../support/units.ts'
 
 describe('the units of a host file', () => {
   test('nothing is scheduled: there are none', () => {
@@ -320,6 +320,95 @@ describe('the archive', () => {
       expect(unit['RestartMaxDelaySec']).toEqual(RestartMaxDelaySec)
     },
   )
+})
+
+describe('what reads files', () => {
+  const [job, timer] = ['howdah-reingest-telem.service', 'howdah-reingest-telem.timer']
+  const watch = 'howdah-watch-telem.service'
+
+  test('their names, in the order of the file', () => {
+    expect(unitsOf([READING_JOB]).map(({ name }) => name)).toEqual([
+      watch,
+      job,
+      timer,
+      'howdah-check.service',
+      'howdah-check.timer',
+      'howdah-alert@.service',
+    ])
+  })
+
+  test('no schedule: it is by hand; a watch without a schedule is looked after, too', () => {
+    const names = (text: string) => unitsOf([text]).map(({ name }) => name)
+    expect(names(READING_JOB.replace(/schedule.*\nwatch.*\n/, ''))).toEqual([])
+    expect(names(READING_JOB.replace(/schedule.*\n/, ''))).toEqual([
+      watch,
+      'howdah-check.service',
+      'howdah-check.timer',
+      'howdah-alert@.service',
+    ])
+  })
+
+  test('a run: looks and reads in one, at times of the zone of all jobs, not of that of the files', () => {
+    expect(linesOf(job, [READING_JOB])).toMatchObject({
+      Description: ['Howdah: reingest telem'],
+      Type: ['oneshot'],
+      User: ['postgres'],
+      ExecStartPre: [
+        '/opt/howdah/current/scripts/howdah schedule prepare reingest-telem -c /etc/howdah/host.toml',
+      ],
+      ExecStart: ['/opt/howdah/current/scripts/howdah reingest run telem -c /etc/howdah/host.toml'],
+      ExecStopPost: [
+        '/opt/howdah/current/scripts/howdah schedule record reingest-telem -c /etc/howdah/host.toml',
+      ],
+    })
+    expect(linesOf(timer, [READING_JOB])['OnCalendar']).toEqual(['*-*-* *:00,15,30,45:00 UTC'])
+  })
+
+  test.each([[job], [watch]])('%s: writes to no folder of files, and has nothing of the backups', (name) => {
+    const unit = linesOf(name, [DIR_JOB, S3_JOB, READING_JOB])
+    expect(unit['ReadWritePaths']).toEqual(['-/var/lib/howdah', '-/run/lock/howdah'])
+    expect(unit['ProtectSystem']).toEqual(['strict'])
+    expect(unit).not.toHaveProperty('LoadCredential')
+    expect(unit['After']).toEqual(['postgresql@15-main.service'])
+  })
+
+  test('the watch: is a service with a watchdog that is tried again for ever', () => {
+    expect(linesOf(watch, [READING_JOB])).toMatchObject({
+      Type: ['notify'],
+      NotifyAccess: ['all'],
+      TimeoutStartSec: ['infinity'],
+      WatchdogSec: ['2min'],
+      Restart: ['on-failure'],
+      StartLimitIntervalSec: ['0'],
+      OnFailure: ['howdah-alert@%n.service'],
+      ExecStart: ['/opt/howdah/current/scripts/howdah reingest watch telem -c /etc/howdah/host.toml'],
+      WantedBy: ['multi-user.target'],
+    })
+  })
+
+  test('the watch: a disk that is mounted later is seen by it, so none is bound or waited for', () => {
+    const unit = linesOf(watch, [READING_JOB])
+    for (const key of ['RequiresMountsFor', 'ReadOnlyPaths', 'BindReadOnlyPaths'])
+      expect(unit).not.toHaveProperty(key)
+  })
+
+  test('the watch: what it reads of the host file is another: its unit is another; else it is the same', () => {
+    const content = (...texts: string[]) => unitsOf(texts).find(({ name }) => name === watch)!.content
+    expect(content(READING_JOB, DIR_JOB)).toBe(content(READING_JOB))
+    expect(content(READING_JOB.replace('of it', 'of that'))).not.toBe(content(READING_JOB))
+    expect(content(READING_JOB.replace('[databases.xtelem]', '[databases.xtelem]\nowner = "x"'))).not.toBe(
+      content(READING_JOB),
+    )
+  })
+
+  test.each([
+    ['/tmp/telem', false],
+    ['/srv/tmp', true],
+  ])('files in %s: /tmp is its own: %s, or they would not be seen', (folder, isPrivate) => {
+    const text = READING_JOB.replace('/opt/MagAOX/telem', folder)
+    for (const name of [job, watch])
+      expect(linesOf(name, [text])['PrivateTmp'] ?? ['no']).toEqual([isPrivate ? 'yes' : 'no'])
+  })
 })
 
 describe('what tells of failures', () => {

@@ -6,7 +6,7 @@ import { run } from '../../scripts/core/exec.ts'
 import { systemdVersion } from '../../scripts/schedule/systemd.ts'
 import type { UnitFile } from '../../scripts/schedule/unit.ts'
 import { verifyUnits } from '../../scripts/schedule/verify-units.ts'
-import { DIR_JOB, NOTIFIED, S3_JOB, TOLD_AS_ROOT, unitsOf } from '../support/units.ts'
+import { DIR_JOB, NOTIFIED, READING_JOB, S3_JOB, TOLD_AS_ROOT, unitsOf } from '../support/units.ts'
 
 // What systemd itself says of the units, without running it.
 
@@ -32,6 +32,7 @@ const HOSTS: readonly (readonly [string, readonly string[]])[] = [
   ['both, and somebody to tell', [DIR_JOB, S3_JOB, NOTIFIED]],
   ['a job of root', [ROOT_JOB]],
   ['root for all of them', [DIR_JOB, '[schedule]\nuser = "root"\n']],
+  ['files that are read at times and as they are written', [READING_JOB, NOTIFIED]],
   ['a program that tells as root', [DIR_JOB, S3_JOB, TOLD_AS_ROOT]],
 ]
 

@@ -66,3 +66,14 @@ export function unitsOf(
     ...facts,
   })
 }
+
+/** Files that are read into a database, at times and as they are written. */
+export const READING_JOB = `
+[databases.xtelem]
+[reingest.telem]
+database = "xtelem"
+data_dirs = ["/opt/MagAOX/telem", "/data/100% of it"]
+timezone = "Pacific/Honolulu"
+schedule = "*/15 * * * *"
+watch = true
+`

@@ -6,7 +6,7 @@ import { log } from '../../core/log.ts'
 import { formatSize, parseSize } from '../../core/quantity.ts'
 import { formatLsn, segmentPlace } from '../wal/segment.ts'
 import type { ArchivePlaces } from './context.ts'
-import { Pause } from './pause.ts'
+import { Pause } from '../../core/pause.ts'
 import { type Receiver, startReceiver } from './receiver.ts'
 import type { Samples } from './samples.ts'
 import {

@@ -2,8 +2,8 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
-import { openNotifier } from '../../../scripts/backup/archive/notify.ts'
-import { output } from '../../../scripts/core/exec.ts'
+import { openNotifier } from '../../scripts/core/notifier.ts'
+import { output } from '../../scripts/core/exec.ts'
 
 test('systemd listens: it is told that the service is up, and how it is', async () => {
   const dir = await mkdtemp(join(tmpdir(), 'howdah-notify-'))

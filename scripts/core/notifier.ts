@@ -1,5 +1,5 @@
 import process from 'node:process'
-import { run } from '../../core/exec.ts'
+import { run } from './exec.ts'
 
 /** What systemd is told of this service. */
 export interface Notifier {
