@@ -175,7 +175,9 @@ function parse(script: Script, argv: readonly string[]): { verb: Verb; call: Cal
   const rest = [...own.filter((argument) => !OVERRIDE.test(argument)), ...argv.slice(own.length)]
   let found: { verb: Verb; call: Call } | undefined
   const program = configure(new Command(script.name), script.summary)
-  for (const verb of script.verbs) {
+  // To build every verb takes as long as many of them run: only help and mistakes need them all.
+  const named = script.verbs.find(({ name }) => name !== '' && name === rest[0])
+  for (const verb of named ? [named] : script.verbs) {
     const command = verb.name === '' ? program : configure(program.command(verb.name), verb.summary)
     describe(command, script, verb)
     command.action(() => {
@@ -185,7 +187,7 @@ function parse(script: Script, argv: readonly string[]): { verb: Verb; call: Cal
   const names = script.verbs.map(({ name }) => name).filter(Boolean)
   if (names.length > 0) {
     program.addOption(new Option(COMMON.json.flags, COMMON.json.help))
-    addExitCodes(program, script.verbs)
+    if (!named) addExitCodes(program, script.verbs)
     program.addHelpText('after', `\nExample:\n  ${script.example}`)
     if (rest.every((argument) => argument === '--json')) throw noVerb(script.name, names)
   }

@@ -22,7 +22,7 @@ const PROGRESS = `
 `
 const ASK = `
   import { askYes, canAsk } from 'scripts/core/ask.ts'
-  console.log(canAsk() ? await askYes('Do it?') : 'nobody to ask')
+  console.log(String(canAsk() ? await askYes('Do it?') : 'nobody to ask'))
 `
 
 let dir: string
