@@ -1,7 +1,7 @@
 import type { Client } from 'pg'
 import type { Cluster } from '../cluster/cluster.ts'
 import { withSession } from '../cluster/session.ts'
-import { ident } from '../cluster/sql.ts'
+import { ident, show } from '../cluster/sql.ts'
 import { Fail, messageOf } from '../core/fail.ts'
 import type { Manifest } from './manifest.ts'
 
@@ -31,7 +31,7 @@ export async function resort(cluster: Cluster, before: Manifest): Promise<Resort
     await withSession({ cluster, database, setup: SETUP }, async (client) => {
       const affected = await affectedCollations(client, cluster.major, versionsOf(before, database))
       if (affected.size === 0) return
-      const here = (name: string) => `${name} in database ${ident(database)}`
+      const here = (name: string) => `${name} in database ${show(database)}`
       await using verifier = await openVerifier(client)
       for (const { name, method } of await sortedIndexes(client, affected)) {
         const isRight = method === 'btree' && (await verifier.isRight(name))
@@ -60,7 +60,9 @@ function versionsOf({ versions }: Manifest, database: string): Map<string, strin
   for (const entry of versions) {
     if (entry.kind !== 'collation version') continue
     if (entry.database === database) found.set(entry.name, entry.value)
-    if (entry.database === '' && entry.name === ident(database)) found.set(DEFAULT, entry.value)
+    // As format('%I') writes it: in quotes only where it needs them.
+    const isOwn = entry.name === database || entry.name === ident(database)
+    if (entry.database === '' && isOwn) found.set(DEFAULT, entry.value)
   }
   return found
 }

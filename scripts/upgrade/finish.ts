@@ -2,7 +2,7 @@ import { join } from 'node:path'
 import type { Cluster } from '../cluster/cluster.ts'
 import { closedFolder, startClosed, stopServer } from '../cluster/restricted.ts'
 import { withSession } from '../cluster/session.ts'
-import { ident } from '../cluster/sql.ts'
+import { ident, show } from '../cluster/sql.ts'
 import { run } from '../core/exec.ts'
 import { type Resorted, resort } from './collation.ts'
 import { compareManifests } from './compare.ts'
@@ -63,7 +63,7 @@ async function updateExtensions(cluster: Cluster): Promise<string[]> {
       const { rows } = await client.query<{ name: string; was: string; is: string }>(OUTDATED)
       for (const { name, was, is } of rows) {
         await client.query(`alter extension ${ident(name)} update`)
-        updated.push(`${name} ${was} -> ${is} in database ${ident(database)}`)
+        updated.push(`${name} ${was} -> ${is} in database ${show(database)}`)
       }
     })
   }

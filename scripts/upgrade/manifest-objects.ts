@@ -13,6 +13,7 @@ export function objectQueries(major: number): string[] {
     ...GRANTED.map(grants),
     DEFAULT_GRANTS,
     COLUMN_GRANTS,
+    ...SYSTEM_GRANTED.map(systemGrants),
     COMMENTS,
     LABELS,
     publications(major),
@@ -197,6 +198,22 @@ function grants([catalog, owner, acl, letter, also]: (typeof GRANTED)[number]): 
     }`
 }
 
+const SYSTEM_GRANTED = [
+  ['pg_proc', 'proowner', 'proacl'],
+  ['pg_class', 'relowner', 'relacl'],
+] as const
+
+// What was granted on objects of initdb's own on top of what initdb grants, which differs from major to major.
+function systemGrants([catalog, owner, acl]: (typeof SYSTEM_GRANTED)[number]): string {
+  return `select 'grant', format('%s %s: %s to %s', o.type, o.identity, a.privilege_type, ${GRANTEE}), format('grantable %s', bool_or(a.is_grantable))
+    from ${catalog} c, lateral pg_identify_object('${catalog}'::regclass, c.oid, 0) o, lateral aclexplode(c.${acl}) a
+    where c.oid < 16384 and a.grantee not in (0, c.${owner}) and not exists (
+      select from pg_init_privs i, aclexplode(i.initprivs) x
+      where i.classoid = '${catalog}'::regclass and i.objoid = c.oid and i.objsubid = 0
+        and x.grantee = a.grantee and x.privilege_type = a.privilege_type)
+    group by o.type, o.identity, a.privilege_type, a.grantee`
+}
+
 const COLUMN_GRANTS = `
   select 'grant', format('column %s.%I: %s to %s', t.attrelid::regclass, t.attname, a.privilege_type, ${GRANTEE}), format('grantable %s', bool_or(a.is_grantable))
   from pg_attribute t, lateral aclexplode(t.attacl) a where not t.attisdropped and ${isOfUser('pg_class', 't.attrelid')}
@@ -227,5 +244,11 @@ function publications(major: number): string {
     select 'publication', format('%I', p.pubname), format('owner %I, all %s, insert %s, update %s, delete %s, truncate %s, root %s',
       pg_get_userbyid(p.pubowner), p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot) from pg_publication p
     union all select 'publication table', format('%s in %I', r.prrelid::regclass, p.pubname), format('where %s, columns %s', ${more})
-    from pg_publication_rel r join pg_publication p on p.oid = r.prpubid`
+    from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+    ${
+      major >= 15
+        ? `union all select 'publication schema', format('%I in %I', n.nspname, p.pubname), '' from pg_publication_namespace s
+    join pg_namespace n on n.oid = s.pnnspid join pg_publication p on p.oid = s.pnpubid`
+        : ''
+    }`
 }

@@ -80,6 +80,8 @@ const SCHEMA = `
   comment on column "Häuser"."a.b".name is 'what it''s called';
   grant select (name) on "Häuser"."a.b" to public;
   grant insert on parts to "odd ""Role" with grant option;
+  grant execute on function pg_read_file(text) to crew;
+  create publication pub for table parts;
   alter default privileges for role crew in schema "Häuser" grant select on tables to "odd ""Role";
   insert into "Häuser"."a.b" (name, loosely, feels)
     select chr(97 + g % 26) || 'ä' || g, 'L' || g, 'happy' from generate_series(1, 2000) g;
