@@ -68,6 +68,15 @@ await main({
       run: runOnce,
     },
     {
+      name: 'watch',
+      summary: 'follow the folders, and read files as they are written, until SIGTERM: the service',
+      args: ['[name]'],
+      common: ['file', 'plan'],
+      fails: FAILS,
+      isService: true,
+      run: watchFolders,
+    },
+    {
       name: 'verify',
       summary: 'read all files again, and compare each with the rows of the table',
       args: ['[name]'],
@@ -107,6 +116,13 @@ async function runOnce(call: Call): Promise<Outcome> {
   const job = await openJob(call)
   const inventory = await lookIn(job, call)
   return bothOf(inventory, await ingestInto(job, call))
+}
+
+async function watchFolders(call: Call): Promise<Outcome> {
+  if (call.planOnly) return runOnce(call)
+  const { watchFiles } = await import('./reingest/watch.ts')
+  const { host } = await loadHost(call.file, call.overrides)
+  return { text: '', result: await watchFiles(host, call.args[0]) }
 }
 
 async function ingestInto(job: Job, call: Call): Promise<Outcome> {

@@ -43,15 +43,7 @@ const PROBLEMS = 100
  * @throws {Fail} `server-failed` when the server has no room or cannot be reached any more
  */
 export async function ingest(job: Job, onState: (state: Standing) => void): Promise<Summary> {
-  const summary: Summary = {
-    files: { whole: 0, open: 0, partial: 0, same: 0, failed: 0 },
-    rows: 0,
-    known: 0,
-    conflicts: 0,
-    rejects: 0,
-    bytes: 0,
-    problems: [],
-  }
+  const summary = nothingDone()
   const client = await connectJob(job)
   const run: Run = await begin(client, job).finally(() => client.end())
   for (let isFirst = true; ; isFirst = false) {
@@ -60,10 +52,43 @@ export async function ingest(job: Job, onState: (state: Standing) => void): Prom
     if (!isFirst) await sleep(200, undefined, { signal: interrupted }) // only those that others hold are left
     const totalFiles = pending.length + Object.values(summary.files).reduce((sum, count) => sum + count, 0)
     const totalBytes = pending.reduce((sum, { bytes }) => sum + bytes, summary.bytes)
-    await readAll(run, pending, (file, entry) => {
-      add(summary, file, entry)
+    await readAll(run, pending, (file, tried) => {
+      if (typeof tried === 'string') return
+      add(summary, file, tried)
       onState({ summary, totalFiles, totalBytes })
     })
+  }
+}
+
+/**
+ * Reads these files if they need it, as {@link ingest} does, but waits for nobody.
+ * @returns what was done, and those that others are reading
+ * @throws {Fail} what {@link ingest} throws
+ */
+export async function ingestThese(
+  job: Job,
+  files: readonly Pending[],
+): Promise<{ readonly summary: Summary; readonly held: readonly Pending[] }> {
+  const summary = nothingDone()
+  const held: Pending[] = []
+  const client = await connectJob(job)
+  const run: Run = await begin(client, job).finally(() => client.end())
+  await readAll(run, files, (file, tried) => {
+    if (tried === 'held') held.push(file)
+    else if (tried !== 'done') add(summary, file, tried)
+  })
+  return { summary, held }
+}
+
+function nothingDone(): Summary {
+  return {
+    files: { whole: 0, open: 0, partial: 0, same: 0, failed: 0 },
+    rows: 0,
+    known: 0,
+    conflicts: 0,
+    rejects: 0,
+    bytes: 0,
+    problems: [],
   }
 }
 
@@ -90,9 +115,9 @@ async function pendingOf({ job, begun }: Run): Promise<Pending[]> {
   }
 }
 
-type OnEntry = (file: Pending, entry: Entry) => void
+type OnTried = (file: Pending, tried: Tried) => void
 
-async function readAll(run: Run, pending: readonly Pending[], onEntry: OnEntry): Promise<void> {
+async function readAll(run: Run, pending: readonly Pending[], onTried: OnTried): Promise<void> {
   const queue = pending[Symbol.iterator]()
   const failures: unknown[] = []
   const worker = async () => {
@@ -101,8 +126,7 @@ async function readAll(run: Run, pending: readonly Pending[], onEntry: OnEntry):
       for (const file of queue) {
         if (failures.length > 0) return
         interrupted.throwIfAborted()
-        const tried = await session.store(file)
-        if (typeof tried !== 'string') onEntry(file, tried)
+        onTried(file, await session.store(file))
       }
     } catch (error) {
       failures.push(error)
@@ -146,7 +170,7 @@ function isDeadlock(error: unknown): boolean {
 }
 
 /** Whether it is the connection that failed: by the words of the client, its errno, or SQLSTATE classes 08 and 57P. */
-function isLost(error: unknown): boolean {
+export function isLost(error: unknown): boolean {
   if (error instanceof Fail) return false
   const { code } = error as { code?: unknown }
   return /^(08|57P|EPIPE|ECONN)/.test(String(code)) || /connection/i.test(messageOf(error))

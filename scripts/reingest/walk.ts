@@ -1,6 +1,6 @@
 import type { Dirent } from 'node:fs'
 import { readdir, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { interrupted } from '../core/interrupt.ts'
 import { isMissing, reasonOf } from '../core/file.ts'
 import { parseFileName } from './name.ts'
@@ -62,26 +62,29 @@ export async function* walk(
     }
     for (let first = 0; first < files.length; first += AT_ONCE) {
       const found = await Promise.all(
-        files.slice(first, first + AT_ONCE).map((entry) => look(join(at, entry.name), entry, onSkipped)),
+        files
+          .slice(first, first + AT_ONCE)
+          .map((entry) => lookAt(join(at, entry.name), { isLink: entry.isSymbolicLink(), onSkipped })),
       )
       yield found.filter((file) => file !== undefined)
     }
   }
 }
 
-function isIgnored(name: string, patterns: readonly RegExp[]): boolean {
+/** Whether a name is one of those that are passed over. Pure. */
+export function isIgnored(name: string, patterns: readonly RegExp[]): boolean {
   return patterns.some((pattern) => pattern.test(name))
 }
 
-async function look(
+/** A file as it is now; undefined when it is none, or is gone, or cannot be looked at, which is told. */
+export async function lookAt(
   path: string,
-  entry: Dirent,
-  onSkipped: (skipped: Skipped) => void,
+  { isLink, onSkipped }: { readonly isLink: boolean; readonly onSkipped: (skipped: Skipped) => void },
 ): Promise<FoundFile | undefined> {
   const skip = (reason: string): undefined => {
     onSkipped({ path, reason, isFolder: false })
   }
-  if (entry.name.includes('\uFFFD')) return skip('its name is not UTF-8')
+  if (basename(path).includes('\uFFFD')) return skip('its name is not UTF-8')
   if (path.length > PATH_CHARACTERS && Array.from(path).length > PATH_CHARACTERS)
     return skip(`its path has more than ${PATH_CHARACTERS} characters`)
   try {
@@ -92,7 +95,7 @@ async function look(
   } catch (error) {
     // Between being listed and being looked at it may have gone.
     if (!isMissing(error)) skip(reasonOf(error))
-    else if (entry.isSymbolicLink()) skip('a link to what is not there')
+    else if (isLink) skip('a link to what is not there')
     return undefined
   }
 }
