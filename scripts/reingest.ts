@@ -84,6 +84,23 @@ await main({
       fails: FAILS,
       run: verifyFiles,
     },
+    {
+      name: 'replica',
+      summary: 'add a folder to which files are copied, list such folders, sync or verify what is in them',
+      args: ['<add|list|sync|verify>', '[prefix]', '[name]'],
+      common: ['file', 'plan'],
+      fails: [...FAILS, 'no-space'],
+      run: copies,
+    },
+    {
+      name: 'enroll',
+      summary:
+        'take the files below PREFIX/HOST/PATH for copies of those of that host: what is gone is read from them',
+      args: ['<prefix>', '[name]'],
+      common: ['file', 'plan'],
+      fails: FAILS,
+      run: enrollDrive,
+    },
   ],
 })
 
@@ -155,9 +172,22 @@ async function verifyFiles(call: Call): Promise<Outcome> {
   return { text: showChecked(checked), result: { ...aboutJob(job), ...checked }, ok }
 }
 
-async function openJob(call: Call): Promise<Job> {
+async function copies(call: Call): Promise<Outcome> {
+  const { replicaVerb, wantedOf } = await import('./reingest/replica-verb.ts')
+  const [action, ...args] = call.args
+  const { names, prefix } = wantedOf(args)
+  return await replicaVerb(action!, await openJob(call, names), call, prefix)
+}
+
+async function enrollDrive(call: Call): Promise<Outcome> {
+  const { enrollVerb, wantedOf } = await import('./reingest/replica-verb.ts')
+  const { names, prefix } = wantedOf(call.args)
+  return await enrollVerb(await openJob(call, names), call, prefix)
+}
+
+async function openJob(call: Call, args: readonly string[] = call.args): Promise<Job> {
   const { host } = await loadHost(call.file, call.overrides)
-  const job = jobOf(host, await requireCluster(host), call.args[0])
+  const job = jobOf(host, await requireCluster(host), args[0])
   if (!call.json) log('info', `reingest: ${showJob(job, currentUser())}`)
   return job
 }

@@ -78,12 +78,14 @@ async function* found(
   }
 }
 
-// A folder is no table to be joined: it would make a loop of the whole.
-const isBelow = (folders: string) =>
-  `coalesce((select bool_or(starts_with(o.origin_path, f || '/')) from unnest(${folders}::text[]) f), false)`
+/** SQL: whether a path is below one of an array of folders. */
+export function isBelow(path: string, folders: string): string {
+  // A folder is no table to be joined: it would make a loop of the whole.
+  return `coalesce((select bool_or(starts_with(${path}, f || '/')) from unnest(${folders}::text[]) f), false)`
+}
 
 const GONE = `insert into pg_temp.gone select origin_path, size_bytes, modification_time from file_origins o
-  where origin_host = $1 and ${isBelow('$2')} and not ${isBelow('$3')}
+  where origin_host = $1 and ${isBelow('o.origin_path', '$2')} and not ${isBelow('o.origin_path', '$3')}
     and not exists (select from pg_temp.on_disk d where d.path = o.origin_path)`
 
 const MOVED = `select g.path, min(n.path) as "to"

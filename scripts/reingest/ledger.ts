@@ -34,9 +34,10 @@ export interface Entry {
   readonly rejects: number
 }
 
-// Read again is what was changed, and once in each run what failed. $1: when the run began.
-const NEEDED = `(i.origin_path is null or case when i.state = 'failed' then i.tried_at < $1::timestamptz
-  else (i.size_bytes, i.modification_time) is distinct from (o.size_bytes, o.modification_time) end)`
+// Read again, once in each run, is what failed and what was changed: also what was read from a copy that is not what
+// the original was. $1: when the run began.
+const NEEDED = `(i.origin_path is null or i.tried_at < $1::timestamptz and (i.state = 'failed'
+  or (i.size_bytes, i.modification_time) is distinct from (o.size_bytes, o.modification_time)))`
 
 /** The moment of the server at which a run begins. */
 export async function serverNow(client: Client): Promise<string> {
@@ -66,9 +67,24 @@ export interface Claimed {
   readonly modified: string | null
   /** It was read before. */
   readonly isAgain: boolean
-  /** Where this host has copies of it. */
-  readonly replicas: readonly string[]
+  readonly modifiedSeconds: number | null
+  /** Copies that this host has of it. */
+  readonly replicas: readonly Replica[]
 }
+
+/** A copy as it was when it was made, or found. */
+export interface Replica {
+  readonly path: string
+  readonly size: string | null
+  readonly modifiedSeconds: number | null
+}
+
+/** SQL: the copies that a host, $4, has of the original `o`; first those that are what it was. */
+const COPIES = `(select coalesce(json_agg(json_build_object('path', replica_path, 'size', r.size_bytes::text,
+      'modifiedSeconds', extract(epoch from origin_modification_time)::float8)
+      order by r.size_bytes is distinct from o.size_bytes, origin_modification_time desc nulls last, replica_path), '[]')
+    from file_replicas r
+   where r.hostname = $4 and (r.origin_host, r.origin_path) = (o.origin_host, o.origin_path))`
 
 /**
  * Takes a file for the transaction that has begun.
@@ -88,9 +104,7 @@ export async function claim(
   const { rows } = await client.query<Claimed>(
     `select o.size_bytes as size, o.modification_time as modified,
             i.origin_path is not null and i.state <> 'failed' as "isAgain",
-            array(select replica_path::text from file_replicas r where r.hostname = $4
-                     and (r.origin_host, r.origin_path) = (o.origin_host, o.origin_path)
-                   order by origin_modification_time desc nulls last, replica_path) as replicas
+            extract(epoch from o.modification_time)::float8 as "modifiedSeconds", ${COPIES} as replicas
        from file_origins o left join file_ingests i using (origin_host, origin_path)
       where (o.origin_host, o.origin_path) = ($2, $3) and ${NEEDED}`,
     [begun, host, path, hostname],

@@ -14,7 +14,8 @@ import {
   writeRejects,
 } from './ledger.ts'
 import { type Found, nothingFound, rowsOf } from './rows.ts'
-import { openSource, type Source } from './source.ts'
+import { openFirst } from './open-first.ts'
+import type { Source } from './source.ts'
 
 /** What became of a file that was tried: it has an entry now, or somebody else has it, or it needs none. */
 export type Tried = Entry | 'held' | 'done'
@@ -89,9 +90,10 @@ function failed({ size, modified }: Claimed, reason: string): Entry {
 async function readFile(client: Client, { job }: Run, { origin, claimed }: Task): Promise<Entry> {
   const recipe = recipeOf(job, origin.path)
   await using opened = await openFirst(job, { origin, claimed }, recipe)
-  const { source, isOriginal } = opened
-  // A copy of it stands for the original as it was when it was last seen.
-  const { size, modified } = isOriginal ? { size: String(source.size), modified: source.modified } : claimed
+  const { source, isOriginal, isOther } = opened
+  // A copy that is what the original was when it was last seen stands for it.
+  const { size, modified } =
+    isOriginal || isOther ? { size: String(source.size), modified: source.modified } : claimed
   const same = await findSame(client, origin, { ...recipe, hash: () => source.hash() })
   const about = { device: recipe.device, size, modified }
   if (isOriginal) await writeOrigin(client, origin, source)
@@ -103,7 +105,7 @@ async function readFile(client: Client, { job }: Run, { origin, claimed }: Task)
   const { found, stored } = await copyRows(client, { source, recipe, isAgain: claimed.isAgain })
   const end = await source.end()
   const isLive = isOriginal && (end.isChanged || Date.now() / 1000 - source.modifiedSeconds < OPEN_SECONDS)
-  const verdict = judge(found, end, isLive)
+  const verdict = judge(found, { ...end, isOther }, isLive)
   const torn = found.torn !== undefined && !isLive ? [found.torn] : []
   await writeRejects(client, origin, [...found.rejects, ...torn])
   await writeIngestTime(client, origin, recipe)
@@ -111,43 +113,32 @@ async function readFile(client: Client, { job }: Run, { origin, claimed }: Task)
 }
 
 /** What is to be said of a file that was read to its end. */
-function judge(
-  found: Found,
-  end: { readonly isTorn: boolean; readonly isChanged: boolean },
-  isLive: boolean,
-): Pick<Entry, 'state' | 'reason'> {
+function judge(found: Found, end: End, isLive: boolean): Pick<Entry, 'state' | 'reason'> {
   if (found.rejected > 0 && found.rows === 0) {
     const [first] = found.rejects
     throw new Fail('file-unreadable', `none of its ${found.rejected} lines is a row: ${first!.reason}`)
   }
   const isCut = end.isTorn || found.torn !== undefined
-  const reasons = [
-    ...(found.rejected > 0 ? [`${found.rejected} lines are no rows`] : []),
-    ...(end.isTorn ? ['the gzip stream has no end'] : []),
-    ...(found.torn ? [found.torn.reason] : []),
-    ...(end.isChanged ? ['it was changed while it was read'] : []),
-  ]
-  const reason = reasons.length > 0 ? reasons.join('; ') : null
-  if (found.rejected > 0 || (isCut && !isLive)) return { state: 'partial', reason }
+  const reason = reasonsOf(found, end).join('; ') || null
+  if (found.rejected > 0 || end.isOther || (isCut && !isLive)) return { state: 'partial', reason }
   return { state: isCut || end.isChanged ? 'open' : 'whole', reason }
 }
 
-interface Opened extends AsyncDisposable {
-  readonly source: Source
-  readonly isOriginal: boolean
+interface End {
+  readonly isTorn: boolean
+  readonly isChanged: boolean
+  /** It was a copy, and not of what the original was. */
+  readonly isOther: boolean
 }
 
-/** The original, or else a copy of it that this host has. */
-async function openFirst({ hostname }: Job, { origin, claimed }: Task, recipe: Recipe): Promise<Opened> {
-  const paths = origin.host === hostname ? [origin.path, ...claimed.replicas] : claimed.replicas
-  for (const [index, path] of paths.entries()) {
-    const source = await openSource(path, recipe.ending, recipe.decoder)
-    if (source === undefined) continue
-    const isOriginal = origin.host === hostname && index === 0
-    return { source, isOriginal, [Symbol.asyncDispose]: () => source[Symbol.asyncDispose]() }
-  }
-  const copies = claimed.replicas.length === 0 ? 'and has no copy here' : 'nor is a copy of it'
-  throw new Fail('file-unreadable', `it is not there any more, ${copies}`)
+function reasonsOf({ rejected, torn }: Found, { isTorn, isChanged, isOther }: End): string[] {
+  return [
+    ...(rejected > 0 ? [`${rejected} lines are no rows`] : []),
+    ...(isTorn ? ['the gzip stream has no end'] : []),
+    ...(torn ? [torn.reason] : []),
+    ...(isChanged ? ['it was changed while it was read'] : []),
+    ...(isOther ? ['it was read from a copy that is not what the original was'] : []),
+  ]
 }
 
 interface Input {

@@ -38,7 +38,7 @@ const SEEDS: Readonly<Record<string, readonly (readonly [table: string, row: Row
     ['telem', { ts: '2026-03-14 01:02:03.123456Z', device: 'd', msg: { a: [1, null] }, ec: 'e' }],
     ['file_origins', { origin_host: 'h', origin_path: '/p', size_bytes: 7 }],
     ['file_ingest_times', { ts: '2026-03-14 01:02:03Z', device: 'd', origin_host: 'h', origin_path: '/p' }],
-    ['file_replicas', { hostname: 'b', origin_host: 'h', origin_path: '/p' }],
+    ['file_replicas', { hostname: 'b', replica_path: '/b/h/p', origin_host: 'h', origin_path: '/p' }],
     [
       'file_ingests',
       {
@@ -50,6 +50,7 @@ const SEEDS: Readonly<Record<string, readonly (readonly [table: string, row: Row
       },
     ],
     ['file_rejects', { origin_host: 'h', origin_path: '/p', line: 7, reason: 'r', content: 'c' }],
+    ['replicas', { hostname: 'b', prefix: '/b', added_at: '2026-03-14 01:02:03Z' }],
   ],
 }
 

@@ -61,7 +61,7 @@ test('--plan, or without consent: says what it would do, and nothing is done', a
     expect(await reset('--level', level)).toMatchObject({ code: 40, stdout: '' })
   }
   expect((await reset('--level', '1', '--plan')).stdout).toContain(
-    'truncate public.file_ingest_times, public.file_ingests, public.file_origins, public.file_rejects, public.file_replicas, public.telem restart identity;',
+    'truncate public.file_ingest_times, public.file_ingests, public.file_origins, public.file_rejects, public.file_replicas, public.replicas, public.telem restart identity;',
   )
   expect((await reset('--level', '3', '--plan')).stdout).toMatch(
     /drop database if exists "xtelem" with \(force\);\n.*drop role if exists "xsup";\n.*drop role if exists "xtelem";/,

@@ -24,7 +24,7 @@ test('provisioned from nothing: six tables, the view and the tablespace; xsup re
             has_table_privilege('xsup', 'telem', 'select') as reads, has_table_privilege('xsup', 'telem', 'insert') as writes`,
   )
   expect(row).toEqual({
-    tables: 'file_ingest_times file_ingests file_origins file_rejects file_replicas telem',
+    tables: 'file_ingest_times file_ingests file_origins file_rejects file_replicas replicas telem',
     keys: 4,
     space: 'data_array',
     reads: true,
