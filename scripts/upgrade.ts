@@ -16,7 +16,7 @@ import { finalizeVerb, rollbackVerb, statusVerb } from './upgrade/after-verb.ts'
 import { prepareVerb } from './upgrade/prepare-verb.ts'
 import { checkVerb, rehearseVerb } from './upgrade/check-verb.ts'
 import type { Surroundings } from './upgrade/run.ts'
-import { runVerb } from './upgrade/run-verb.ts'
+import { resumeVerb, runVerb } from './upgrade/run-verb.ts'
 
 await main({
   name: 'upgrade',
@@ -27,6 +27,7 @@ await main({
     rehearseVerb,
     prepareVerb(surroundingsOf),
     runVerb(surroundingsOf),
+    resumeVerb(surroundingsOf),
     statusVerb,
     rollbackVerb(surroundingsOf),
     finalizeVerb,

@@ -124,6 +124,8 @@ test('README: the host from its file is what the commands print', () => check('s
 
 test('README: the restore is what the commands print', () => check('restore'))
 
+test('README: the plan of an upgrade is what the command prints', () => check('upgrade'))
+
 test('README: the restore of a cluster is what the commands print', async () => {
   await runScript(['provision', 'apply', '--yes', '-c', hostFile()])
   const service = spawn(process.execPath, [join(ROOT, 'scripts/archive.ts'), 'run', '-c', hostFile()], {

@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises'
 import type { Cluster } from '../cluster/cluster.ts'
 import { holdResource } from '../cluster/lock.ts'
 import { loadHost } from '../cluster/open.ts'
@@ -145,7 +146,9 @@ async function finalize(call: Call): Promise<Outcome> {
   }
   await assertServing(cluster)
   await removeCluster(hostWith(host, state.old), cluster.osUser)
-  await logOf(host, cluster).remove()
+  const written = logOf(host, cluster)
+  await written.remove()
+  await rm(written.folder, { recursive: true, force: true })
   return { text: `${what} is dropped`, result: { dropped: nameOf(state.old) } }
 }
 

@@ -4,6 +4,7 @@ import { openCluster } from '../cluster/open.ts'
 import { stopServer } from '../cluster/restricted.ts'
 import { Fail } from '../core/fail.ts'
 import { protect } from '../core/interrupt.ts'
+import { removeBootUnit } from './boot-unit.ts'
 import { setPlace } from './doors.ts'
 import { removeCluster } from './make.ts'
 import { endOrphans } from './orphans.ts'
@@ -61,6 +62,7 @@ async function takeBack(
   await writeHostFile(state.file, await editedFor(state.file, state.old, state.new))
   const cluster = await openSpec(host, state.old)
   if (!(await cluster.isRunning())) await cluster.start()
+  await removeBootUnit(host)
   await around.resumeJobs(state.paused ?? [])
   await written.remove()
 }

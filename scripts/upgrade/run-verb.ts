@@ -8,7 +8,7 @@ import type { Host } from '../host/schema.ts'
 import type { Manifest } from './manifest.ts'
 import { planUpgrade } from './plan.ts'
 import { type Asked, type Pair, pairOf } from './place.ts'
-import { runUpgrade, type Surroundings, type UpgradeRequest } from './run.ts'
+import { resumeUpgrade, runUpgrade, type Surroundings, type Upgraded, type UpgradeRequest } from './run.ts'
 import { nameOf, nextOf, PHASE_TEXT, showPlan, showUpgraded } from './show.ts'
 import { type Method, upgradeLog } from './state.ts'
 
@@ -61,6 +61,29 @@ export function runVerb(surroundingsOf: MakeSurroundings): Verb {
   }
 }
 
+/** `upgrade resume` */
+export function resumeVerb(surroundingsOf: MakeSurroundings): Verb {
+  return {
+    name: 'resume',
+    summary: 'finish or undo what a run that was cut off has left, and begin nothing',
+    common: ['file'],
+    fails: [...FAILS, 'plan-impossible', 'verify-failed'],
+    run: (call) => resume(call, surroundingsOf),
+  }
+}
+
+async function resume(call: Call, surroundingsOf: MakeSurroundings): Promise<Outcome> {
+  const loaded = await loadHost(call.file, call.overrides)
+  const state = await upgradeLog(loaded.host, currentUser()).read()
+  if (state === undefined) return { text: 'no upgrade is under way', result: null }
+  if (state.phase === 'kept' || state.phase === 'prepared') {
+    return { text: `there is nothing to finish; ${nextOf(state)}`, result: null }
+  }
+  const upgraded = await resumeUpgrade(await requestOf(loaded, call), surroundingsOf(loaded, call))
+  if (upgraded !== undefined) return outcomeOf(upgraded)
+  return { text: 'what was begun is undone: the old cluster serves', result: null }
+}
+
 async function run(call: Call, surroundingsOf: MakeSurroundings): Promise<Outcome> {
   const loaded = await loadHost(call.file, call.overrides)
   const request = await requestOf(loaded, call)
@@ -74,6 +97,10 @@ async function run(call: Call, surroundingsOf: MakeSurroundings): Promise<Outcom
     { ...request, onPhase: (phase) => progress.show(PHASE_TEXT[phase]) },
     surroundingsOf(loaded, call),
   )
+  return outcomeOf(upgraded)
+}
+
+function outcomeOf(upgraded: Upgraded): Outcome {
   const { state, finished } = upgraded
   const problems = finished?.problems ?? []
   return {

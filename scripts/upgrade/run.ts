@@ -11,6 +11,7 @@ import { interrupted, protect } from '../core/interrupt.ts'
 import { log } from '../core/log.ts'
 import type { Host } from '../host/schema.ts'
 import { goBack } from './back.ts'
+import { installBootUnit, removeBootUnit } from './boot-unit.ts'
 import { assertTaken, customOf, writeCustom } from './carry.ts'
 import { type CheckTarget, checkUpgrade, packagesIn } from './check.ts'
 import { checkpointOf } from './doors.ts'
@@ -102,11 +103,34 @@ export async function runUpgrade(request: UpgradeRequest, around: Surroundings):
   return state.phase === 'after' ? conclude(running, state, undefined) : forward(running, state)
 }
 
+/**
+ * Finishes or undoes what a run that died has left, and begins nothing.
+ * @returns undefined when it was undone, or there was nothing
+ */
+export async function resumeUpgrade(
+  request: UpgradeRequest,
+  around: Surroundings,
+): Promise<Upgraded | undefined> {
+  const { host, pair } = request
+  const old = await openSpec(host, pair.old)
+  const written = upgradeLog(host, old.osUser)
+  const state = await written.read()
+  if (state === undefined || state.phase === 'prepared' || state.phase === 'kept') return undefined
+  if (isPastReturn(state)) return runUpgrade(request, around)
+  await using _lock = await holdResource(hostWith(host, pair.old), old, 'cluster')
+  await goBack(host, state, written, around)
+  return undefined
+}
+
+/** Whether an upgrade can, or need, only be finished. */
+function isPastReturn(state: UpgradeState): boolean {
+  return state.phase === 'open' || state.phase === 'after' || (state.phase === 'start' && sharesFiles(state))
+}
+
 /** What a dead run left: undefined when it was undone. */
 async function resumed(running: Running, state: UpgradeState): Promise<UpgradeState | undefined> {
-  if (state.phase === 'open' || state.phase === 'after') return state
+  if (isPastReturn(state)) return state
   if (state.phase === 'prepared') return undefined
-  if (sharesFiles(state) && state.phase === 'start') return state
   log('notice', `upgrade: what was begun at ${state.begun} is undone, and begun again`)
   await goBack(running.host, state, running.written, running.around)
   return undefined
@@ -143,6 +167,7 @@ async function begin(running: Running, paused: readonly string[] = []): Promise<
     await enter('make')
     const { target, dropped } = await prepare(running, state, origin)
     await enter('make', { notes: [...notes, ...dropped], paused: [...paused, ...(await around.pauseJobs())] })
+    await installBootUnit(running.host, file)
     await enter('close', { closed: new Date().toISOString() })
     await enter('transfer', { checkpoint: await closeDoors(running) })
     await transfer({
@@ -156,7 +181,7 @@ async function begin(running: Running, paused: readonly string[] = []): Promise<
     return await forward(running, state)
   } catch (error) {
     const now = (await written.read()) ?? state
-    if (sharesFiles(now) || now.phase === 'open' || now.phase === 'after') throw error
+    if (sharesFiles(now) || isPastReturn(now)) throw error
     throw await undone(running, now, error)
   }
 }
@@ -334,6 +359,7 @@ async function conclude(
   await around.handOver(running.old, await openSpec(host, state.new))
   const backup = await around.backup(newHost)
   await around.resumeJobs(state.paused ?? [])
+  await removeBootUnit(host)
   const kept: UpgradeState = { ...state, phase: 'kept' }
   await written.write(kept)
   running.onPhase?.('kept')

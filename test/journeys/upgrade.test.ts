@@ -42,14 +42,17 @@ test('Debian 12: a cluster of 15 with everything in it, and its timers', { timeo
   await host.run(
     `echo "idle_in_transaction_session_timeout = '1h'" >>/etc/postgresql/15/main/postgresql.conf`,
   )
-  await host.run(`echo 'host all old_client 127.0.0.1/32 md5' >>/etc/postgresql/15/main/pg_hba.conf`)
+  await host.run(`sed -i '1i host all old_client 127.0.0.1/32 md5' /etc/postgresql/15/main/pg_hba.conf`)
   await psql('postgres', 'select pg_reload_conf()')
+  await logins()
   await host.run('chgrp postgres /etc/howdah/host.toml && chmod 0640 /etc/howdah/host.toml')
   await host.run([`${CHECKOUT}/scripts/howdah`, 'schedule', 'install', '--yes'])
   await until('a first backup', async () => (await backups()) > 0)
 })
 
 test('Debian 13: the cluster of 15 serves on the new libraries', { timeout: 480_000 }, async () => {
+  await howdah(['upgrade', 'prepare-os', '--to', '17'])
+  expect((await howdah(['upgrade', 'status'])).stdout).toContain('prepared: jobs are paused')
   await host.run(
     `sed -i 's/bookworm/trixie/g' /etc/apt/sources.list $(ls /etc/apt/sources.list.d/*.sources 2>/dev/null || true)`,
   )
@@ -88,13 +91,7 @@ test('upgrade run: 17 takes its place, and everything is as it was', { timeout: 
   expect(await psql('postgres', 'show deadlock_timeout')).toBe('3s')
   expect(await psql('postgres', 'show idle_in_transaction_session_timeout')).toBe('1h')
   expect(await psql('postgres', 'show work_mem')).toBe('5MB')
-  expect(
-    (
-      await host.run(
-        `PGPASSWORD=secret-of-old psql -h 127.0.0.1 -p ${port} -U old_client -d 'The Shop' -Atc 'select 1'`,
-      )
-    ).stdout,
-  ).toBe('1\n')
+  await logins()
 })
 
 test(
@@ -114,21 +111,41 @@ test('a reboot: 17 comes up, 15 does not', { timeout: 120_000 }, async () => {
   )
 })
 
+test('from the disk before: upgraded once more, and taken back', { timeout: 480_000 }, async () => {
+  await host.resetDisk()
+  await howdah(['upgrade', 'run', '--to', '17', '--allow', 'install', '--method', 'copy', '--json'])
+  await psql('The Shop', 'create table since ()')
+  const refused = await howdah(['upgrade', 'rollback'], [40])
+  expect(refused.stderr).toMatch(/going back loses what was written since .* of WAL/)
+  await howdah(['upgrade', 'rollback', '--allow', 'loses-writes'])
+  expect((await host.run('pg_lsclusters --no-header')).stdout).toMatch(
+    new RegExp(`^15 +main +${port} +online[^\n]*\n$`),
+  )
+  expect(await psql('The Shop', `select count(*), to_regclass('since') from "Häuser"."a.b"`)).toBe('2000|')
+  await howdah(['provision', 'plan', '--check'])
+  const before = await backups()
+  await until('a backup of 15', async () => (await backups()) > before)
+})
+
 test(
-  'from the disk before: upgraded by link, then by copy and taken back',
-  { timeout: 480_000 },
+  'the host goes down in the midst of an upgrade by link: at the next boot the old cluster serves again',
+  { timeout: 240_000 },
   async () => {
-    await host.resetDisk()
-    await howdah(['upgrade', 'run', '--to', '17', '--allow', 'install', '--method', 'copy', '--json'])
-    await psql('The Shop', 'create table since ()')
-    const refused = await howdah(['upgrade', 'rollback'], [40])
-    expect(refused.stderr).toMatch(/going back loses what was written since .* of WAL/)
-    await howdah(['upgrade', 'rollback', '--allow', 'loses-writes'])
+    await host.run(`
+      ${HOWDAH} upgrade run --to 17 --method link --json >/dev/null 2>&1 &
+      until grep -q '"phase": "transfer"' /var/lib/howdah/journal/upgrade-main.json 2>/dev/null; do sleep 0.02; done
+      until [ -e /var/lib/postgresql/15/main/global/pg_control.old ]; do sleep 0.02; done
+      kill -KILL $! && pkill -KILL pg_upgrade || true`)
+    await host.reboot()
+    await until(
+      'the end of it',
+      async () => (await howdah(['upgrade', 'status'])).stdout === 'no upgrade is under way\n',
+    )
     expect((await host.run('pg_lsclusters --no-header')).stdout).toMatch(
       new RegExp(`^15 +main +${port} +online[^\n]*\n$`),
     )
-    expect(await psql('The Shop', `select count(*), to_regclass('since') from "Häuser"."a.b"`)).toBe('2000|')
-    await howdah(['provision', 'plan', '--check'])
+    expect(await psql('The Shop', 'select count(*) from "Häuser"."a.b"')).toBe('2000')
+    expect((await host.run('ls /etc/systemd/system')).stdout).not.toContain('howdah-upgrade')
     const before = await backups()
     await until('a backup of 15', async () => (await backups()) > before)
   },
@@ -181,6 +198,21 @@ async function howdah(
   okCodes: readonly number[] = [0],
 ): Promise<{ stdout: string; stderr: string }> {
   return host.run([HOWDAH, ...args], { okCodes, timeoutSeconds: 400 })
+}
+
+/** Each role with a password comes in by it, as before: one has a verifier of SCRAM, one of md5. */
+async function logins(): Promise<void> {
+  await psql('The Shop', 'grant connect on database "The Shop" to "odd ""Role"')
+  for (const [user, password] of [
+    ['old_client', 'secret-of-old'],
+    ['odd "Role', 'secret-of-odd'],
+  ]) {
+    const place = ['-h', '127.0.0.1', '-p', String(port), '-U', user!, '-d', 'The Shop']
+    const { stdout } = await host.run(['psql', '-X', '-At', ...place, '-c', 'select 1'], {
+      env: { PGPASSWORD: password! },
+    })
+    expect(stdout).toBe('1\n')
+  }
 }
 
 /** How many backups there are. */
