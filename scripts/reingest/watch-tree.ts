@@ -27,6 +27,7 @@ export class Tree implements Disposable {
   /** Folders for which the kernel had no watch left, or that may not be read. */
   readonly #unfollowed = new Set<string>()
   #isOver = false
+  #isTold = false
 
   constructor(options: TreeOptions) {
     this.#options = options
@@ -42,11 +43,15 @@ export class Tree implements Disposable {
     return this.#unfollowed.size
   }
 
-  /** Follows all folders that are there now, and lets go of those that are not: at the start, and when something may have been missed. */
+  /**
+   * Follows all folders that are there now, and lets go of those that are not: at the start, and when something may
+   * have been missed. Nothing is told of the files that are there: whoever asks for this looks through them afterwards.
+   */
   async refresh(): Promise<void> {
     const seen = new Set<string>()
-    for (const folder of this.#options.folders) await this.#follow(folder, seen)
+    for (const folder of this.#options.folders) await this.#follow(folder, () => {}, seen)
     for (const path of [...this.#followed.keys(), ...this.#unfollowed]) if (!seen.has(path)) this.#drop(path)
+    if (this.unfollowed === 0) this.#isTold = false
   }
 
   [Symbol.dispose](): void {
@@ -54,7 +59,7 @@ export class Tree implements Disposable {
     for (const path of this.#followed.keys()) this.#drop(path)
   }
 
-  async #follow(top: string, seen = new Set<string>()): Promise<void> {
+  async #follow(top: string, onNew: (path: string) => void, seen = new Set<string>()): Promise<void> {
     const folders = [top]
     for (let folder = folders.pop(); folder !== undefined && !this.#isOver; folder = folders.pop()) {
       if (seen.has(folder)) continue // a folder inside another one
@@ -67,7 +72,7 @@ export class Tree implements Disposable {
         const path = join(folder, entry.name)
         if (entry.isDirectory()) {
           if (!isIgnored(entry.name, this.#options.ignore.folders)) folders.push(path)
-        } else if (isNew) this.#tell(path)
+        } else if (isNew) onNew(path)
       }
     }
   }
@@ -90,8 +95,10 @@ export class Tree implements Disposable {
   #lose(folder: string, error: unknown): void {
     this.#drop(folder)
     if (isMissing(error)) return
-    if (this.#unfollowed.size === 0) this.#options.onTrouble(troubleOf(folder, error))
     this.#unfollowed.add(folder)
+    if (this.#isTold) return
+    this.#isTold = true
+    this.#options.onTrouble(troubleOf(folder, error))
   }
 
   #drop(folder: string): void {
@@ -111,7 +118,8 @@ export class Tree implements Disposable {
     const found = await lstat(path).catch(() => undefined)
     if (found === undefined) this.#dropAll(path)
     else if (!found.isDirectory()) this.#tell(path)
-    else if (!isIgnored(name, this.#options.ignore.folders)) await this.#follow(path)
+    else if (!isIgnored(name, this.#options.ignore.folders))
+      await this.#follow(path, (file) => this.#tell(file))
   }
 
   #dropAll(path: string): void {

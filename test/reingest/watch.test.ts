@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { ROOT, runScript } from '../support/script.ts'
 import { startServer, type TestServer } from '../support/server.ts'
+import { listenAsSystemd } from '../support/systemd-socket.ts'
 import { line, telescope, writeOld } from './tree.ts'
 
 // The service that reads files as they are written, beside a server that comes and goes.
@@ -36,11 +37,14 @@ interface Service {
 }
 
 /** Starts the service; it follows the folders when this returns, unless `isWaited` says not to wait for that. */
-async function watch(overrides: readonly string[] = [], isWaited = true): Promise<Service> {
+async function watch(
+  overrides: readonly string[] = [],
+  { isWaited = true, env = {} }: { isWaited?: boolean; env?: Record<string, string> } = {},
+): Promise<Service> {
   const child = spawn(
     process.execPath,
     [join(ROOT, 'scripts/reingest.ts'), 'watch', '-c', file, ...overrides],
-    { env: { ...process.env, NO_COLOR: '1' }, stdio: ['ignore', 'ignore', 'pipe'] },
+    { env: { ...process.env, NO_COLOR: '1', ...env }, stdio: ['ignore', 'ignore', 'pipe'] },
   )
   let log = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => (log += text))
@@ -175,7 +179,7 @@ describe('files while it runs', () => {
 describe('what comes in between', () => {
   test('the server is away when it starts, and again later: it waits, and what was written meanwhile is read', async () => {
     await server.cluster.stop()
-    const service = await watch([], false)
+    const service = await watch([], { isWaited: false })
     await writeFile(path('early'), lines(0, 0))
     await expect.poll(() => service.log(), within).toContain('waits for the server')
     await server.cluster.start()
@@ -235,6 +239,19 @@ describe('what comes in between', () => {
     expect(stderr).toContain('lacks the tables')
     expect(code).not.toBe(0)
   })
+})
+
+test('systemd: is told when it follows, how it is, that it lives, and that it ends', async () => {
+  await using systemd = await listenAsSystemd(server.dir)
+  await writeFile(path('one'), lines(0, 1))
+  const service = await watch([], { env: { NOTIFY_SOCKET: systemd.path, WATCHDOG_USEC: '400000' } })
+  await expect
+    .poll(() => systemd.heard(), within)
+    .toContain('STATUS=1 folders, 1 files read, 2 rows, 0 rejected lines, 0 files wait')
+  expect(await service.end()).toBe(0)
+  const heard = await systemd.heard()
+  expect(heard).toEqual(expect.arrayContaining(['READY=1', 'WATCHDOG=1']))
+  expect(heard.at(-1)).toBe('STOPPING=1')
 })
 
 test('--plan: says what is there to be read, and changes nothing', async () => {
