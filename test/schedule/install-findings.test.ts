@@ -20,6 +20,8 @@ beforeAll(async () => {
 })
 afterAll(() => rm(dir, { recursive: true }))
 
+const MAIL = '[notify.mail]\ncommand = ["/bin/cat"]'
+
 interface Varied {
   readonly store?: string
   readonly schedule?: string
@@ -63,9 +65,25 @@ describe('what the operator is to know', () => {
     ])
   })
 
+  test.runIf(isRoot)('folders of files that are not there, or that their user cannot read', async () => {
+    const [closed, missing] = [join(dir, 'closed'), join(dir, 'none yet')]
+    const files = `[databases.xtelem]
+[reingest.telem]
+database = "xtelem"
+data_dirs = ["${dir}", "${closed}", "${missing}"]
+watch = true
+schedule = "@hourly"`
+    const findings = await installationFindings(
+      host({ schedule: 'on_failure = ["mail"]', notify: `${MAIL}\n${files}` }),
+    )
+    expect(findings).toEqual([
+      `the user postgres cannot read the folder "${closed}": chmod o+rx "${closed}"`,
+      `there is no folder "${missing}" to read files from`,
+    ])
+  })
+
   test('all is there: nothing', async () => {
-    const notify = '[notify.mail]\ncommand = ["/bin/cat"]'
-    expect(await installationFindings(host({ schedule: 'on_failure = ["mail"]', notify }))).toEqual([])
+    expect(await installationFindings(host({ schedule: 'on_failure = ["mail"]', notify: MAIL }))).toEqual([])
   })
 })
 
