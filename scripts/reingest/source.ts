@@ -1,11 +1,10 @@
 import { createHash } from 'node:crypto'
 import { constants as fsConstants, type BigIntStats } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
-import { Readable, type Transform } from 'node:stream'
-import { constants, createGunzip, createZstdDecompress } from 'node:zlib'
 import { output } from '../core/exec.ts'
-import { Fail, messageOf } from '../core/fail.ts'
+import { Fail } from '../core/fail.ts'
 import { isMissing, reasonOf } from '../core/file.ts'
+import { type Unpacked, unpacked } from './unpack.ts'
 
 /** One file that is read from its beginning to its end. */
 export interface Source extends AsyncDisposable {
@@ -18,8 +17,10 @@ export interface Source extends AsyncDisposable {
   /** What is known when all of it was read. */
   end(): Promise<{
     readonly sha256: string
-    /** A gzip stream without its end. */
+    /** Of what is packed there is no end. */
     readonly isTorn: boolean
+    /** Why what is packed could be read up to some place only. */
+    readonly damage: string | undefined
     readonly isChanged: boolean
   }>
   /** Reads all of it, as it stands on the disk. */
@@ -52,20 +53,20 @@ export async function openSource(
     throw new Fail('file-unreadable', `cannot read "${path}": it is no file`)
   }
   const raw = new RawFile(handle)
-  let isTorn = false
+  let state: Unpacked = { isTorn: false, damage: undefined }
   return {
     size: before.size,
     modified: microseconds(before.mtimeNs),
     modifiedSeconds: Number(before.mtimeNs / 1_000_000_000n),
     async *blocks() {
       if (decoder) yield* decoded([...decoder, path])
-      else if (ending.endsWith('.gz')) isTorn = yield* gunzipped(raw)
-      else if (ending.endsWith('.zst')) yield* unpacked(createZstdDecompress(), raw.read())
+      else if (ending.endsWith('.gz')) state = yield* unpacked('gzip', raw)
+      else if (ending.endsWith('.zst')) state = yield* unpacked('zstd', raw)
       else yield* raw.read()
     },
     async end() {
       const after = await handle.stat({ bigint: true })
-      return { sha256: await raw.sha256(), isTorn, isChanged: isOther(before, after) }
+      return { sha256: await raw.sha256(), ...state, isChanged: isOther(before, after) }
     },
     hash: () => raw.sha256(),
     [Symbol.asyncDispose]: () => handle.close(),
@@ -109,9 +110,14 @@ class RawFile {
     this.hashed = digest.digest('hex')
   }
 
-  /** From the beginning, whatever was read. */
-  again(): AsyncIterable<Buffer> {
-    return this.handle.createReadStream({ start: 0, autoClose: false, highWaterMark: READ_BYTES })
+  /** From the beginning, whatever was read. No stream: one that is left early says so to the next one. */
+  async *again(): AsyncGenerator<Buffer, void> {
+    for (let at = 0; ;) {
+      const { bytesRead, buffer } = await this.handle.read(Buffer.allocUnsafe(READ_BYTES), 0, READ_BYTES, at)
+      if (bytesRead === 0) return
+      at += bytesRead
+      yield buffer.subarray(0, bytesRead)
+    }
   }
 
   async sha256(): Promise<string> {
@@ -119,50 +125,6 @@ class RawFile {
     const digest = createHash('sha256')
     for await (const chunk of this.again()) digest.update(chunk)
     return digest.digest('hex')
-  }
-}
-
-/**
- * Unpacks a gzip file; one that is still being written has no end, and what is there is what there is.
- * @returns whether it has no end
- */
-async function* gunzipped(raw: RawFile): AsyncGenerator<Buffer, boolean> {
-  const gunzip = createGunzip({ chunkSize: READ_BYTES, finishFlush: constants.Z_SYNC_FLUSH })
-  let bytes = 0
-  for await (const chunk of unpacked(gunzip, raw.read())) {
-    bytes += chunk.length
-    yield chunk
-  }
-  // RFC 1952, ISIZE. It is that of the last one where there are several in a row.
-  const isWhole = raw.last.length === 4 && raw.last.readUInt32LE() === bytes % 2 ** 32 && bytes > 0
-  return !isWhole && isCutOff(raw)
-}
-
-async function isCutOff(raw: RawFile): Promise<boolean> {
-  const gunzip = createGunzip()
-  let bytes = 0
-  try {
-    for await (const chunk of raw.again()) bytes += chunk.length
-    for await (const _ of Readable.from(raw.again()).pipe(gunzip));
-    return bytes === 0
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'Z_BUF_ERROR') return true
-    throw error
-  }
-}
-
-async function* unpacked(unpack: Transform, raw: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void> {
-  const packed = Readable.from(raw)
-  packed.once('error', (error) => unpack.destroy(error))
-  try {
-    yield* packed.pipe(unpack) as AsyncIterable<Buffer>
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === undefined || !code.startsWith('Z')) throw error
-    throw new Fail('file-unreadable', `what is packed is damaged: ${messageOf(error)}`, { cause: error })
-  } finally {
-    packed.destroy()
-    unpack.destroy()
   }
 }
 

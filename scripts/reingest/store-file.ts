@@ -118,23 +118,27 @@ function judge(found: Found, end: End, isLive: boolean): Pick<Entry, 'state' | '
     const [first] = found.rejects
     throw new Fail('file-unreadable', `none of its ${found.rejected} lines is a row: ${first!.reason}`)
   }
+  if (end.damage !== undefined && found.rows === 0) throw new Fail('file-unreadable', end.damage)
   const isCut = end.isTorn || found.torn !== undefined
   const reason = reasonsOf(found, end).join('; ') || null
-  if (found.rejected > 0 || end.isOther || (isCut && !isLive)) return { state: 'partial', reason }
+  const isPart = found.rejected > 0 || end.isOther || end.damage !== undefined
+  if (isPart || (isCut && !isLive)) return { state: 'partial', reason }
   return { state: isCut || end.isChanged ? 'open' : 'whole', reason }
 }
 
 interface End {
   readonly isTorn: boolean
+  readonly damage: string | undefined
   readonly isChanged: boolean
   /** It was a copy, and not of what the original was. */
   readonly isOther: boolean
 }
 
-function reasonsOf({ rejected, torn }: Found, { isTorn, isChanged, isOther }: End): string[] {
+function reasonsOf({ rejected, torn }: Found, { isTorn, damage, isChanged, isOther }: End): string[] {
   return [
     ...(rejected > 0 ? [`${rejected} lines are no rows`] : []),
-    ...(isTorn ? ['the gzip stream has no end'] : []),
+    ...(isTorn ? ['the packed stream has no end'] : []),
+    ...(damage === undefined ? [] : [damage]),
     ...(torn ? [torn.reason] : []),
     ...(isChanged ? ['it was changed while it was read'] : []),
     ...(isOther ? ['it was read from a copy that is not what the original was'] : []),
