@@ -270,8 +270,26 @@ describe('verify', () => {
     expect(code).toBe(1)
     expect(stdout.replaceAll(`${folder}/`, '')).toBe(`3 files, 4 rows
 1 rows of these devices are in no file of this host
-differs: a_20260314021530.ndjson: 2 of its 2 rows are otherwise in the table
+differs: a_20260314021530.ndjson: 2 of its rows are otherwise in the table
 differs: b_20260314021530.ndjson: 1 of its 1 rows are not in the table
 `)
+  })
+
+  test('a row that was changed in files with conflicts: is found, and the conflicts themselves are not told', async () => {
+    const at = (msg: string) => line('2026-03-14T02:15:40.5', msg)
+    await put({
+      'a_20260314021530.ndjson': at('1') + at('2'),
+      'a_20260314021531.ndjson': at('3') + B,
+    })
+    await ingest('reingest.telem.jobs=1')
+    const verify = () => runScript(['reingest', 'verify', '-c', file])
+    expect(await verify()).toMatchObject({ code: 0 })
+    for (const msg of ['2', '4']) {
+      await query(`update telem set msg = '${msg}' where msg <> '{}' and jsonb_typeof(msg) = 'number'`)
+      expect(await verify()).toMatchObject({
+        code: 1,
+        stdout: expect.stringContaining('1 of its rows are otherwise in the table') as string,
+      })
+    }
   })
 })
