@@ -5,7 +5,7 @@ import { stopServer } from '../cluster/restricted.ts'
 import { Fail } from '../core/fail.ts'
 import { protect } from '../core/interrupt.ts'
 import { removeBootUnit } from './boot-unit.ts'
-import { setPlace } from './doors.ts'
+import { reloadUnits, setPort, setStart } from './doors.ts'
 import { removeCluster } from './make.ts'
 import { endOrphans } from './orphans.ts'
 import { editedFor, hostWith, openSpec, writeHostFile } from './place.ts'
@@ -54,14 +54,12 @@ async function takeBack(
   if (state.opened !== undefined && target) await around.handOver(target, old)
   await removeCluster(newHost, old.osUser)
   await enableOld(old)
-  await setPlace(state.old, {
-    port: state.old.port,
-    start: 'auto',
-    why: 'As before: an upgrade was taken back.',
-  })
+  await setPort(state.old, state.old.port)
+  await setStart(state.old, 'auto', 'As before: an upgrade was taken back.')
   await writeHostFile(state.file, await editedFor(state.file, state.old, state.new))
   const cluster = await openSpec(host, state.old)
   if (!(await cluster.isRunning())) await cluster.start()
+  await reloadUnits(state.old)
   await removeBootUnit(host)
   await around.resumeJobs(state.paused ?? [])
   await written.remove()

@@ -54,7 +54,7 @@ export async function customOf(cluster: Cluster, host: Host): Promise<Custom> {
 
 // The last of several lines counts; those that are not applied are of earlier ones, or wrong.
 const SETTINGS = `
-  select name, coalesce(setting, '') as value, sourcefile as file from pg_file_settings where applied order by seqno`
+  select lower(name) as name, coalesce(setting, '') as value, sourcefile as file from pg_file_settings where applied order by seqno`
 
 const RULES = `
   select concat_ws(' ', type, database::text, user_name::text, address, netmask, auth_method, options::text) as rule
@@ -103,7 +103,9 @@ const HEADER = 'Written by howdah: what the cluster of the major before had set 
  */
 export async function writeCustom(cluster: Cluster, custom: Custom): Promise<Carried> {
   const carried = await withSession({ cluster, database: 'postgres', setup: SETUP }, async (client) => {
-    const { rows: known } = await client.query<{ name: string }>('select name from pg_settings')
+    const { rows: known } = await client.query<{ name: string }>(
+      'select lower(name) as name from pg_settings',
+    )
     const { rows: there } = await client.query<ConfLine>(SETTINGS)
     return carry(
       custom,

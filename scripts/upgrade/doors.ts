@@ -9,21 +9,25 @@ import { userId } from '../cluster/connect.ts'
 /** What a cluster does at boot: the word in its start.conf. */
 type Start = 'auto' | 'manual' | 'disabled'
 
+/** Gives a cluster of Debian its port, from its next start on. Nothing to do for a private one. */
+export async function setPort(spec: Postgres, port: number): Promise<void> {
+  if (spec.kind === 'debian')
+    await run(['pg_conftool', String(spec.major), spec.cluster, 'set', 'port', String(port)])
+}
+
 /**
- * Gives a cluster of Debian its port, and says whether it starts at boot. Nothing to do for a private one.
+ * Says whether a cluster of Debian starts at boot.
  * @param why for whoever looks into start.conf
  */
-export async function setPlace(
-  spec: Postgres,
-  place: { port: number; start: Start; why: string },
-): Promise<void> {
+export async function setStart(spec: Postgres, start: Start, why: string): Promise<void> {
   if (spec.kind !== 'debian') return
-  const { port, start, why } = place
-  await run(['pg_conftool', String(spec.major), spec.cluster, 'set', 'port', String(port)])
   const path = join(debianConfigDir(spec), 'start.conf')
   await writeFileAtomic(path, `# ${why}\n${start}\n`, { mode: 0o644, ...userId('postgres') })
-  // The generator of units reads start.conf.
-  if (await exists('/run/systemd/system')) await run(['systemctl', 'daemon-reload'])
+}
+
+/** Lets systemd read start.conf, which its units of clusters are made by; nothing for a private one. */
+export async function reloadUnits({ kind }: Postgres): Promise<void> {
+  if (kind === 'debian' && (await exists('/run/systemd/system'))) await run(['systemctl', 'daemon-reload'])
 }
 
 /** Where the control file of a stopped cluster stands: it moves on with every start. */

@@ -31,8 +31,7 @@ export async function finish(cluster: Cluster, before: Manifest, jobs: number): 
   try {
     const resorted = await resort(closed, before)
     const extensions = await updateExtensions(closed)
-    await analyze(closed, jobs)
-    const after = await takeManifest(closed, { verify: before.verify })
+    const after = await analyzedAndTaken(closed, before, jobs)
     const differences = compareManifests(before, after).map(
       ({ what, before: was, after: is }) => `${what}: ${was ?? 'not there'} -> ${is ?? 'not there'}`,
     )
@@ -45,6 +44,17 @@ export async function finish(cluster: Cluster, before: Manifest, jobs: number): 
   } finally {
     await stopServer(cluster)
   }
+}
+
+/** Both read everything, and neither changes what the other one sees. */
+async function analyzedAndTaken(cluster: Cluster, before: Manifest, jobs: number): Promise<Manifest> {
+  const [analyzed, taken] = await Promise.allSettled([
+    analyze(cluster, jobs),
+    takeManifest(cluster, { verify: before.verify }),
+  ])
+  if (analyzed.status === 'rejected') throw analyzed.reason
+  if (taken.status === 'rejected') throw taken.reason
+  return taken.value
 }
 
 const SETUP = 'set search_path to pg_catalog; set statement_timeout to 0; set client_min_messages to error'

@@ -2,7 +2,7 @@ import { Fail } from '../core/fail.ts'
 import type { Host } from '../host/schema.ts'
 import { withSession } from '../cluster/session.ts'
 import { stopServer } from '../cluster/restricted.ts'
-import { setPlace } from './doors.ts'
+import { reloadUnits, setPort, setStart } from './doors.ts'
 import { editedFor, openSpec, writeHostFile } from './place.ts'
 import { sharesFiles, type UpgradeState } from './state.ts'
 
@@ -18,8 +18,8 @@ export async function openDoors(host: Host, state: UpgradeState): Promise<Upgrad
   const why = isGone
     ? 'Its files belong to the new cluster: started, it would destroy both.'
     : 'It is as it was when the upgrade began: howdah upgrade rollback goes back to it.'
-  await setPlace(state.old, { port: state.spare, start: isGone ? 'disabled' : 'manual', why })
-  await setPlace(state.new, { port: state.old.port, start: 'auto', why: 'Made by howdah upgrade.' })
+  await setStart(state.old, isGone ? 'disabled' : 'manual', why)
+  await setStart(state.new, 'auto', 'Made by howdah upgrade.')
   await writeHostFile(state.file, await editedFor(state.file, state.new, state.old))
   const target = await openSpec(host, state.new)
   if (!(await target.isRunning())) await target.start()
@@ -33,6 +33,10 @@ export async function openDoors(host: Host, state: UpgradeState): Promise<Upgrad
       return rows[0]!.position
     },
   )
+  const opened = new Date().toISOString()
+  // While the new one serves: what nobody waits for.
+  await setPort(state.old, state.spare)
+  await reloadUnits(state.new)
   if (position === null) throw new Fail('server-failed', `${serving.label} says no position in its WAL`)
-  return { ...state, phase: 'after', opened: new Date().toISOString(), openedAt: position }
+  return { ...state, phase: 'after', opened, openedAt: position }
 }

@@ -14,7 +14,7 @@ import { goBack } from './back.ts'
 import { installBootUnit, removeBootUnit } from './boot-unit.ts'
 import { assertTaken, customOf, writeCustom } from './carry.ts'
 import { type CheckTarget, checkUpgrade, packagesIn } from './check.ts'
-import { checkpointOf } from './doors.ts'
+import { checkpointOf, setPort } from './doors.ts'
 import { finish, type Finished } from './finish.ts'
 import { assertFree, bindirOf, makeCluster } from './make.ts'
 import { type Manifest, takeManifest } from './manifest.ts'
@@ -116,7 +116,7 @@ export async function resumeUpgrade(
   const written = upgradeLog(host, old.osUser)
   const state = await written.read()
   if (state === undefined || state.phase === 'prepared' || state.phase === 'kept') return undefined
-  if (isPastReturn(state)) return runUpgrade(request, around)
+  if (await canFinish(old, state)) return runUpgrade(request, around)
   await using _lock = await holdResource(hostWith(host, pair.old), old, 'cluster')
   await goBack(host, state, written, around)
   return undefined
@@ -127,9 +127,15 @@ function isPastReturn(state: UpgradeState): boolean {
   return state.phase === 'open' || state.phase === 'after' || (state.phase === 'start' && sharesFiles(state))
 }
 
+/** Not where the old cluster has run since it closed its doors: somebody may have written into it. */
+async function canFinish(old: Cluster, state: UpgradeState): Promise<boolean> {
+  if (state.phase !== 'open' || sharesFiles(state)) return isPastReturn(state)
+  return (await checkpointOf(old)) === state.checkpoint
+}
+
 /** What a dead run left: undefined when it was undone. */
 async function resumed(running: Running, state: UpgradeState): Promise<UpgradeState | undefined> {
-  if (isPastReturn(state)) return state
+  if (await canFinish(running.old, state)) return state
   if (state.phase === 'prepared') return undefined
   log('notice', `upgrade: what was begun at ${state.begun} is undone, and begun again`)
   await goBack(running.host, state, running.written, running.around)
@@ -149,7 +155,9 @@ async function begin(running: Running, paused: readonly string[] = []): Promise<
   const begun = new Date().toISOString()
   let state: UpgradeState = {
     phase: 'make',
-    ...pair,
+    // Where it listens, whatever the host file says of that.
+    old: { ...pair.old, port: old.port },
+    new: { ...pair.new, port: old.port },
     method,
     verify,
     file,
@@ -260,6 +268,7 @@ async function prepare(
   await rehearse(old, state.new, origin)
   const custom = await customOf(old, host)
   const target = await makeCluster(hostWith(host, { ...state.new, port: state.spare }), origin, old.osUser)
+  await setPort(state.new, old.port) // it is not started by itself before it has the place
   await using folder = await closedFolder(old.osUser)
   const empty = await startClosed(target, { folder: folder.path })
   const { dropped } = await writeCustom(empty, custom)
