@@ -37,12 +37,12 @@ export function showPlan(plan: UpgradePlan): string {
     return `an upgrade to ${to} was begun and is at "${earlier}": it is finished or undone first`
   const isOneWay = method === 'link' || method === 'swap'
   return [
-    `+ cluster ${to} in ${dataDir}: like ${from}, with its settings and rules`,
+    `+ cluster ${to}${to.includes(dataDir) ? '' : ` in ${dataDir}`}: like ${from}, with its settings and rules`,
     `~ data: ${size} by the method ${method}, compared by ${verify}`,
     ...plan.hostFile.map((line) => `~ host file: ${line}`),
     isOneWay
       ? `! no way back as soon as the new cluster runs: both share their files`
-      : `- nothing: ${from} stays as it is, stopped, until: howdah upgrade finalize`,
+      : `~ cluster ${from}: is stopped, and stays as it is until: howdah upgrade finalize`,
   ].join('\n')
 }
 
