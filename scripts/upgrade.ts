@@ -44,9 +44,13 @@ function surroundingsOf(loaded: LoadedHost, call: Call): Surroundings {
       const scope = { loaded: { ...loaded, host }, overrides: call.overrides, only }
       await applyHost(cluster ? { ...scope, open: () => Promise.resolve(cluster) } : scope, { allow })
     },
-    async pauseJobs() {
+    async pausableJobs() {
+      const { pausable } = await import('./schedule/pause.ts')
+      return pausable(loaded.host)
+    },
+    async pauseJobs(names) {
       const { pauseAll } = await import('./schedule/pause.ts')
-      return pauseAll(loaded.host)
+      await pauseAll(loaded.host, names)
     },
     async resumeJobs(stopped) {
       const { resumeAll } = await import('./schedule/pause.ts')

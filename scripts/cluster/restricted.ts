@@ -15,11 +15,18 @@ export interface ClosedFolder extends AsyncDisposable {
   readonly path: string
 }
 
+const CLOSED_FOLDER = join(tmpdir(), 'howdah-closed-')
+
+/** Whether a cluster, as it was opened, runs where nobody else can reach it. */
+export function isClosed({ socketDir }: Cluster): boolean {
+  return socketDir.startsWith(CLOSED_FOLDER)
+}
+
 /**
  * Makes a folder for a server that nobody else is to reach. Its name is short: a socket's path has 107 bytes.
  */
 export async function closedFolder(osUser: string): Promise<ClosedFolder> {
-  const path = await mkdtemp(join(tmpdir(), 'howdah-'))
+  const path = await mkdtemp(CLOSED_FOLDER)
   await run(['chmod', '0700', path])
   if (process.getuid?.() === 0) await run(['chown', ownerWord(osUser), path])
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) }

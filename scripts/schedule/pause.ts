@@ -47,23 +47,27 @@ export async function resumeJob(host: Host, name: string): Promise<string | unde
 }
 
 /**
- * Pauses every job of a host that is not paused yet, ends those that run, and stops its services.
- * @returns what {@link resumeAll} is to be told
+ * What {@link pauseAll} would stop: jobs that are not paused yet, and services that run. Whoever stops them writes
+ * this down before.
  */
-export async function pauseAll(host: Host): Promise<string[]> {
-  const stopped: string[] = []
+export async function pausable(host: Host): Promise<string[]> {
+  const names: string[] = []
   for (const { name } of jobsOf(host)) {
-    if ((await readState(host, name)).pausedSince !== undefined) continue
-    await pauseJob(host, name)
-    stopped.push(name)
+    if ((await readState(host, name)).pausedSince === undefined) names.push(name)
   }
-  const units = (await hasUnits(host)) ? unitsOf(host) : []
+  for (const [unit, { isActive }] of await unitStates(await unitsOf(host, servicesOf(host)))) {
+    if (isActive) names.push(unit)
+  }
+  return names
+}
+
+/** Pauses jobs, ends those that run, and stops services. @param names of {@link pausable} */
+export async function pauseAll(host: Host, names: readonly string[]): Promise<void> {
+  for (const name of names) if (!name.endsWith('.service')) await pauseJob(host, name)
+  const units = await unitsOf(host, [...jobsOf(host), ...servicesOf(host)])
   for (const [unit, { isActive }] of await unitStates(units)) {
-    if (!isActive) continue
-    await systemctl(['stop', '--', unit])
-    if (isService(host, unit)) stopped.push(unit)
+    if (isActive) await systemctl(['stop', '--', unit])
   }
-  return stopped
 }
 
 /** Lets what {@link pauseAll} has stopped go on: services first, since jobs may need them. */
@@ -73,18 +77,11 @@ export async function resumeAll(host: Host, stopped: readonly string[]): Promise
   for (const name of stopped) if (!services.includes(name)) await resumeJob(host, name)
 }
 
-/** Units that run now, or could: those of jobs and of services. */
-function unitsOf(host: Host): string[] {
-  const names = [...jobsOf(host), ...servicesOf(host)].map(({ name }) => name)
-  return names.map((name) => `${host.schedule.unit_prefix}-${name}.service`)
-}
-
-function isService(host: Host, unit: string): boolean {
-  return servicesOf(host).some(({ name }) => unit === `${host.schedule.unit_prefix}-${name}.service`)
-}
-
-async function hasUnits({ postgres }: Host): Promise<boolean> {
-  return postgres.kind !== 'private' && process.getuid?.() === 0 && isBooted()
+/** Units of jobs and services, where there can be any. */
+async function unitsOf(host: Host, of: readonly { readonly name: string }[]): Promise<string[]> {
+  const { postgres, schedule } = host
+  if (postgres.kind === 'private' || process.getuid?.() !== 0 || !(await isBooted())) return []
+  return of.map(({ name }) => `${schedule.unit_prefix}-${name}.service`)
 }
 
 /** The timer of a job, where it is installed; whoever changes it must be root. */

@@ -90,8 +90,11 @@ async function rollback(call: Call, surroundingsOf: MakeSurroundings): Promise<O
     })
   }
   const around = surroundingsOf(loaded, call)
-  if (state.phase === 'kept') await around.pauseJobs()
-  await goBack(host, state, logOf(host, old), around)
+  const paused = state.phase === 'kept' ? await around.pausableJobs() : (state.paused ?? [])
+  const written = logOf(host, old)
+  await written.write({ ...state, paused })
+  if (state.phase === 'kept') await around.pauseJobs(paused)
+  await goBack(host, { ...state, paused }, written, around)
   return { text: what, result: { from: nameOf(state.new), to: nameOf(state.old), lost: lost ?? null } }
 }
 

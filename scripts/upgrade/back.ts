@@ -1,7 +1,7 @@
 import type { Host } from '../host/schema.ts'
 import type { Cluster } from '../cluster/cluster.ts'
 import { openCluster } from '../cluster/open.ts'
-import { stopServer } from '../cluster/restricted.ts'
+import { isClosed, stopServer } from '../cluster/restricted.ts'
 import { Fail } from '../core/fail.ts'
 import { protect } from '../core/interrupt.ts'
 import { removeBootUnit } from './boot-unit.ts'
@@ -47,7 +47,8 @@ async function takeBack(
   const back: UpgradeState = { ...state, phase: 'back' }
   await written.write(back)
   await endOrphans(written.folder)
-  if (state.phase !== 'make') await stopServer(old).catch(() => {})
+  // One that serves, at boot for instance, goes on to do so.
+  if (isClosed(old)) await stopServer(old)
   const newHost = hostWith(host, state.new)
   const target = await openCluster(newHost)
   // It may have been made only in part.

@@ -99,13 +99,17 @@ interface SortedIndex {
   readonly collations: readonly string[]
 }
 
-// That a hash index needs nothing is true only of collations under which equal texts are equal bytes.
+// That a hash index needs nothing is true only of collations under which equal texts are equal bytes. The keys of a
+// GIN index are in the order of their own type, which for trigrams is a number (pg_opclass.opckeytype).
 async function sortedIndexes(client: Client, affected: ReadonlySet<string>): Promise<SortedIndex[]> {
   const { rows } = await client.query<SortedIndex>(`
     select i.indexrelid::regclass::text as name, m.amname as method, array(
       select distinct case k when 100 then '${DEFAULT}' else format('%I.%I', n.nspname, o.collname) end
-      from unnest(i.indcollation) k join pg_collation o on o.oid = k join pg_namespace n on n.oid = o.collnamespace
-      where m.amname <> 'hash' or not o.collisdeterministic) as collations
+      from unnest(i.indcollation, i.indclass) u (k, class) join pg_collation o on o.oid = k
+      join pg_namespace n on n.oid = o.collnamespace join pg_opclass p on p.oid = class
+      left join pg_type t on t.oid = p.opckeytype
+      where (m.amname <> 'hash' or not o.collisdeterministic)
+        and (m.amname <> 'gin' or t.oid is null or t.typtype = 'p' or t.typcollation <> 0)) as collations
     from pg_index i join pg_class c on c.oid = i.indexrelid join pg_am m on m.oid = c.relam
     where c.relkind = 'i' and i.indisvalid and 0 <> any (i.indcollation) order by 1`)
   return rows.filter(({ collations }) => collations.some((name) => affected.has(name)))

@@ -7,6 +7,7 @@ import { run } from '../core/exec.ts'
 import { type Resorted, resort } from './collation.ts'
 import { compareManifests } from './compare.ts'
 import { type Manifest, takeManifest } from './manifest.ts'
+import type { Method } from './state.ts'
 
 /** What was done to a new cluster before it opened. */
 export interface Finished {
@@ -25,11 +26,16 @@ export interface Finished {
  * @param before manifest of the old one
  * @throws {Fail} `verify-failed`, `command-failed`, `server-failed`
  */
-export async function finish(cluster: Cluster, before: Manifest, jobs: number): Promise<Finished> {
+export async function finish(
+  cluster: Cluster,
+  before: Manifest,
+  { method, jobs }: { readonly method: Method; readonly jobs: number },
+): Promise<Finished> {
   await using folder = await closedFolder(cluster.osUser)
   const closed = await startClosed(cluster, { folder: folder.path })
   try {
-    const resorted = await resort(closed, before)
+    // What came by a dump was sorted here.
+    const resorted = method === 'dump' ? UNTOUCHED : await resort(closed, before)
     const extensions = await updateExtensions(closed)
     const after = await analyzedAndTaken(closed, before, jobs)
     const differences = compareManifests(before, after).map(
@@ -45,6 +51,8 @@ export async function finish(cluster: Cluster, before: Manifest, jobs: number): 
     await stopServer(cluster)
   }
 }
+
+const UNTOUCHED: Resorted = { verified: [], rebuilt: [], broken: [] }
 
 /** Both read everything, and neither changes what the other one sees. */
 async function analyzedAndTaken(cluster: Cluster, before: Manifest, jobs: number): Promise<Manifest> {

@@ -43,7 +43,7 @@ async function prepare(call: Call, surroundingsOf: MakeSurroundings): Promise<Ou
   }
   const around = surroundingsOf(loaded, call)
   const backup = await around.backup(host)
-  const paused = await around.pauseJobs()
+  const paused = await around.pausableJobs()
   const state: UpgradeState = {
     phase: 'prepared',
     ...pair,
@@ -56,6 +56,7 @@ async function prepare(call: Call, surroundingsOf: MakeSurroundings): Promise<Ou
     notes: [],
   }
   await written.write(state)
+  await around.pauseJobs(paused)
   return outcomeOf('is prepared', { pair, backup, paused })
 }
 

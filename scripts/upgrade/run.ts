@@ -43,8 +43,9 @@ export interface Surroundings {
    * @param cluster default: the one that the host file names
    */
   provision(host: Host, kinds: readonly string[], cluster?: Cluster): Promise<void>
-  /** Keeps jobs from running. @returns those that ran before */
-  pauseJobs(): Promise<readonly string[]>
+  /** Jobs that could run now, and services that do. */
+  pausableJobs(): Promise<readonly string[]>
+  pauseJobs(names: readonly string[]): Promise<void>
   resumeJobs(names: readonly string[]): Promise<void>
   /** Lets stores that had backups of one cluster take those of another one. */
   handOver(from: Cluster, to: Cluster): Promise<void>
@@ -163,6 +164,7 @@ async function begin(running: Running, paused: readonly string[] = []): Promise<
     file,
     begun,
     spare: await freePort(),
+    paused,
     notes,
   }
   const enter = async (phase: Phase, more: Partial<UpgradeState> = {}) => {
@@ -174,7 +176,9 @@ async function begin(running: Running, paused: readonly string[] = []): Promise<
   try {
     await enter('make')
     const { target, dropped } = await prepare(running, state, origin)
-    await enter('make', { notes: [...notes, ...dropped], paused: [...paused, ...(await around.pauseJobs())] })
+    const names = await around.pausableJobs()
+    await enter('make', { notes: [...notes, ...dropped], paused: [...paused, ...names] })
+    await around.pauseJobs(names)
     await installBootUnit(running.host, file)
     await enter('close', { closed: new Date().toISOString() })
     await enter('transfer', { checkpoint: await closeDoors(running) })
@@ -340,7 +344,7 @@ async function prove(
   await stopServer(target)
   try {
     const before = JSON.parse(await readFile(manifestPath(running.written), 'utf8')) as Manifest
-    const finished = await finish(target, before, running.jobs)
+    const finished = await finish(target, before, { method: state.method, jobs: running.jobs })
     return { finished, problems: finished.problems }
   } catch (error) {
     if (!sharesFiles(state)) throw error

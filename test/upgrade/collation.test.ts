@@ -31,6 +31,10 @@ const SCHEMA = `
   create index wrong_one on words (w collate "C");
   create index by_bytes on words (w collate "C");
   create index ranges on words using brin (w);
+  create extension pg_trgm;
+  create index by_letters on words using gin (w gin_trgm_ops);
+  create table lists (l text[] collate german);
+  create index by_element on lists using gin (l);
   create index french_one on words (w collate french);
   create table parted (k text collate german) partition by range (k);
   create table parted_a partition of parted for values from ('A') to ('Z');
@@ -53,11 +57,12 @@ test('resort: what is right is verified, what is wrong or cannot be verified is 
     Promise.all(
       names.map(async (name) => (await server.query<{ node: number }>('postgres', node(name)))[0]!.node),
     )
-  const kept = ['right_one', 'by_bytes', 'french_one']
+  const kept = ['right_one', 'by_bytes', 'by_letters', 'french_one']
   const was = await nodes(kept)
   const done = await resort(server.cluster, before)
   expect(done.verified).toEqual(['public.right_one in database postgres'])
   expect(done.rebuilt).toEqual([
+    'public.by_element in database postgres',
     'public.ranges in database postgres',
     'public.wrong_one in database postgres',
   ])
