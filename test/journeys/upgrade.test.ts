@@ -49,6 +49,7 @@ test('Debian 12: a cluster of 15 with everything in it, and its timers', { timeo
   await host.run('chgrp postgres /etc/howdah/host.toml && chmod 0640 /etc/howdah/host.toml')
   await host.run([`${CHECKOUT}/scripts/howdah`, 'schedule', 'install', '--yes'])
   await until('a first backup', async () => (await backups()) > 0)
+  expect(await clusters()).toEqual({ ...SPARE, '15/main': `${port} online` })
 })
 
 test('Debian 13: the cluster of 15 serves on the new libraries', { timeout: 480_000 }, async () => {
@@ -101,7 +102,7 @@ test(
   'afterwards: nothing is to be provisioned, and the timers take backups again',
   { timeout: 120_000 },
   async () => {
-    await howdah(['provision', 'plan', '--check'])
+    expect((await howdah(['provision', 'plan', '--check'])).stdout).toBe('nothing to do\n')
     const before = await backups()
     await until('another backup', async () => (await backups()) > before)
   },
