@@ -192,8 +192,8 @@ async function begin(running: Running, paused: readonly string[] = []): Promise<
     await enter('start')
     return await forward(running, state)
   } catch (error) {
-    const now = (await written.read()) ?? state
-    if (sharesFiles(now) || isPastReturn(now)) throw error
+    const now = await written.read()
+    if (now === undefined || sharesFiles(now) || isPastReturn(now)) throw error
     throw await undone(running, now, error)
   }
 }
@@ -322,13 +322,18 @@ async function forward(running: Running, state: UpgradeState): Promise<Upgraded>
   if (now.phase === 'start') {
     const found = await (isOneWay ? protect(() => prove(running, state)) : prove(running, state))
     finished = found.finished
-    if (!isOneWay) assertSame(found.problems)
-    interrupted.throwIfAborted()
+    if (!isOneWay) {
+      assertSame(found.problems)
+      interrupted.throwIfAborted()
+    }
     now = { ...now, phase: 'open', notes: [...now.notes, ...found.problems] }
     await written.write(now)
     running.onPhase?.('open')
   }
-  now = await protect(() => openDoors(host, now))
+  now = await protect(() => openDoors(host, now)).catch(async (error: unknown) => {
+    const mayServe = isOneWay || (await (await openSpec(host, state.new)).isRunning())
+    throw mayServe ? error : await undone(running, now, error)
+  })
   await written.write(now)
   running.onPhase?.('after')
   return conclude(running, now, finished)

@@ -45,7 +45,7 @@ test('Debian 12: a cluster of 15 with everything in it, and its timers', { timeo
   await host.run(`sed -i '1i host all old_client 127.0.0.1/32 md5' /etc/postgresql/15/main/pg_hba.conf`)
   await psql('postgres', 'select pg_reload_conf()')
   await logins()
-  await host.run('pg_createcluster 15 spare --port=1 --start-conf=manual')
+  await host.run('pg_createcluster 15 spare --port=54999 --start-conf=manual')
   await host.run('chgrp postgres /etc/howdah/host.toml && chmod 0640 /etc/howdah/host.toml')
   await host.run([`${CHECKOUT}/scripts/howdah`, 'schedule', 'install', '--yes'])
   await until('a first backup', async () => (await backups()) > 0)
@@ -218,7 +218,7 @@ async function logins(): Promise<void> {
 }
 
 /** Another cluster of the host, with which nobody has anything to do. */
-const SPARE = { '15/spare': '1 down' }
+const SPARE = { '15/spare': '54999 down' }
 
 /** Port and state of each cluster of the host. */
 async function clusters(): Promise<Record<string, string>> {
