@@ -136,10 +136,12 @@ test(
   { timeout: 240_000 },
   async () => {
     await host.run(`
-      ${HOWDAH} upgrade run --to 17 --method link --json >/dev/null 2>&1 &
-      until grep -q '"phase": "transfer"' /var/lib/howdah/journal/upgrade-main.json 2>/dev/null; do sleep 0.02; done
-      until [ -e /var/lib/postgresql/15/main/global/pg_control.old ]; do sleep 0.02; done
-      kill -KILL $! && pkill -KILL pg_upgrade || true`)
+      ${HOWDAH} upgrade run --to 17 --method link --json >/tmp/out 2>&1 &
+      goes_on() { kill -0 $! 2>/dev/null || { cat /tmp/out >&2; exit 1; }; sleep 0.02; }
+      until grep -q '"phase": "transfer"' /var/lib/howdah/journal/upgrade-main.json 2>/dev/null; do goes_on; done
+      until [ -e /var/lib/postgresql/15/main/global/pg_control.old ]; do goes_on; done
+      kill -KILL $!
+      pkill -KILL pg_upgrade || true`)
     await host.reboot()
     await until(
       'the end of it',
