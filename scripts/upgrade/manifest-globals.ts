@@ -14,9 +14,11 @@ export function globalQueries(major: number): string[] {
     ROLES,
     `select 'membership', format('%I in %I', r.rolname, g.rolname), ${options}
       from pg_auth_members m join pg_roles r on r.oid = m.member join pg_roles g on g.oid = m.roleid`,
+    GRANTORS,
     SETTINGS,
     TABLESPACES,
     databases(major),
+    ...(major >= 15 ? [icuLocales(major)] : []),
     grants('database', 'pg_database', 'dat', 'd'),
     grants('tablespace', 'pg_tablespace', 'spc', 't'),
     ...(major >= 15 ? [PARAMETER_GRANTS] : []),
@@ -34,6 +36,12 @@ const ROLES = `
     coalesce(rolvaliduntil::text, 'ever'), coalesce(case when rolpassword like 'md5%' then 'md5' else 'scram' end
       || ' ' || left(encode(sha256(convert_to(rolpassword, 'UTF8')), 'hex'), 4), 'none'))
   from pg_authid where rolname !~ '^pg_'`
+
+// Apart from the membership: what it means changed with 16, whose pg_dumpall leaves it out of older clusters.
+const GRANTORS = `
+  select 'membership grantor', format('%I in %I', r.rolname, g.rolname), quote_ident(o.rolname)
+  from pg_auth_members m join pg_roles r on r.oid = m.member join pg_roles g on g.oid = m.roleid
+  left join pg_roles o on o.oid = m.grantor`
 
 const SETTINGS = `
   select 'setting', format('%s of %s in %s', split_part(s, '=', 1),
@@ -53,16 +61,21 @@ const PARAMETER_GRANTS = `
     format('grantable %s', a.is_grantable)
   from pg_parameter_acl p cross join aclexplode(p.paracl) a`
 
-/** Columns of the locale: 15 brought the provider, 17 gave one of them its wider name. */
+/** Columns of the locale: 15 brought the provider, 16 its rules, 17 gave the locale its wider name. */
 function databases(major: number): string {
-  const locale = major >= 17 ? 'd.datlocale' : major >= 15 ? 'd.daticulocale' : 'null'
+  const locale = major >= 17 ? `case d.datlocprovider when 'b' then d.datlocale end` : 'null'
   const provider = major >= 15 ? 'd.datlocprovider' : `'c'`
   return `
     select 'database', format('%I', d.datname), format(
-      'owner %I, encoding %s, collate %s, ctype %s, provider %s, locale %s, template %s, connect %s, limit %s, tablespace %I',
+      'owner %I, encoding %s, collate %s, ctype %s, provider %s, locale %s, rules %s, template %s, connect %s, limit %s, tablespace %I',
       pg_get_userbyid(d.datdba), pg_encoding_to_char(d.encoding), d.datcollate, d.datctype, ${provider}, ${locale},
-      d.datistemplate, d.datallowconn, d.datconnlimit, t.spcname)
+      ${major >= 16 ? 'd.daticurules' : 'null'}, d.datistemplate, d.datallowconn, d.datconnlimit, t.spcname)
     from pg_database d join pg_tablespace t on t.oid = d.dattablespace`
+}
+
+function icuLocales(major: number): string {
+  return `select 'ICU locale', format('database %I', d.datname), d.${major >= 17 ? 'datlocale' : 'daticulocale'}
+    from pg_database d where d.datlocprovider = 'i'`
 }
 
 function grants(kind: string, catalog: string, prefix: string, letter: string): string {

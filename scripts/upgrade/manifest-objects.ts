@@ -10,6 +10,8 @@ export function objectQueries(major: number): string[] {
     ...DEFINED,
     ...OWNED.map(owned),
     ...PLAIN.map(plain),
+    ...MEMBERS.map(members),
+    MAPPINGS,
     ...GRANTED.map(grants),
     DEFAULT_GRANTS,
     COLUMN_GRANTS,
@@ -59,6 +61,13 @@ function columns(major: number): string {
     where a.attnum > 0 and not a.attisdropped and c.relkind in ('r', 'p', 'v', 'm', 'f', 'c')
       and c.relpersistence <> 't' and ${isOfUser('pg_class', 'c.oid')}`
 }
+
+// It stood with the locales of libc before 15, and in a column of its own name before 17.
+const ICU_LOCALES = `
+  select 'ICU locale', format('collation %I.%I', n.nspname, c.collname),
+    coalesce(to_jsonb(c)->>'colllocale', to_jsonb(c)->>'colliculocale', to_jsonb(c)->>'collcollate')
+  from pg_collation c join pg_namespace n on n.oid = c.collnamespace
+  where c.collprovider = 'i' and ${isOfUser('pg_collation', 'c.oid')}`
 
 // A constraint NOT NULL is a row of pg_constraint since 18; that a column is so stands with the column.
 const DEFINED = [
@@ -113,11 +122,12 @@ const DEFINED = [
   `select 'statistics', format('%I.%I', n.nspname, s.stxname), format('%s, target %s, owner %I', pg_get_statisticsobjdef(s.oid),
       nullif(s.stxstattarget, -1), pg_get_userbyid(s.stxowner))
     from pg_statistic_ext s join pg_namespace n on n.oid = s.stxnamespace`,
-  // The locale of ICU stood with those of libc before 15; since 16 it is canonical, and "-true" is what is meant without it.
-  `select 'collation', format('%I.%I', n.nspname, c.collname), format('provider %s, %s, deterministic %s, owner %I',
-      c.collprovider, regexp_replace(coalesce(to_jsonb(c)->>'colllocale', to_jsonb(c)->>'colliculocale',
-        to_jsonb(c)->>'collcollate'), '-true(-|$)', '\\1', 'g'), c.collisdeterministic, pg_get_userbyid(c.collowner))
+  // Locales of ICU are compared by what they mean: see ICU_LOCALES.
+  `select 'collation', format('%I.%I', n.nspname, c.collname), format('provider %s, %s, deterministic %s, rules %s, owner %I',
+      c.collprovider, case c.collprovider when 'c' then format('collate %s, ctype %s', c.collcollate, c.collctype)
+        when 'b' then to_jsonb(c)->>'colllocale' end, c.collisdeterministic, to_jsonb(c)->>'collicurules', pg_get_userbyid(c.collowner))
     from pg_collation c join pg_namespace n on n.oid = c.collnamespace where ${isOfUser('pg_collation', 'c.oid')}`,
+  ICU_LOCALES,
   `select 'server', format('%I', s.srvname), format('%I, type %s, version %s, owner %I, options %s', w.fdwname, s.srvtype, s.srvversion,
       pg_get_userbyid(s.srvowner), ${SHORT(`array_to_string(s.srvoptions, ' ')`)})
     from pg_foreign_server s join pg_foreign_data_wrapper w on w.oid = s.srvfdw`,
@@ -131,38 +141,79 @@ const DEFINED = [
   `select 'large object owner', m.oid::text, quote_ident(pg_get_userbyid(m.lomowner)) from pg_largeobject_metadata m`,
 ]
 
-/** Kinds of which the name says nearly all, with the column of the owner. */
+/** Kinds of which the name says nearly all, the column of the owner, and what else there is to say. */
 const OWNED = [
-  ['pg_conversion', 'conowner'],
-  ['pg_foreign_data_wrapper', 'fdwowner'],
-  ['pg_language', 'lanowner'],
-  ['pg_opclass', 'opcowner'],
-  ['pg_operator', 'oprowner'],
-  ['pg_opfamily', 'opfowner'],
-  ['pg_ts_config', 'cfgowner'],
-  ['pg_ts_dict', 'dictowner'],
+  ['pg_conversion', 'conowner', `format('function %s', c.conproc::regprocedure)`],
+  ['pg_foreign_data_wrapper', 'fdwowner', `''`],
+  ['pg_language', 'lanowner', `''`],
+  [
+    'pg_opclass',
+    'opcowner',
+    `format('of %s, for %s, stores %s, default %s', (select o.identity from pg_identify_object('pg_opfamily'::regclass, c.opcfamily, 0) o),
+      c.opcintype::regtype, nullif(c.opckeytype, 0)::regtype, c.opcdefault)`,
+  ],
+  [
+    'pg_operator',
+    'oprowner',
+    `format('function %s, commutator %s, negator %s, restrict %s, join %s, merges %s, hashes %s', c.oprcode::regprocedure,
+    nullif(c.oprcom, 0)::regoperator, nullif(c.oprnegate, 0)::regoperator, c.oprrest, c.oprjoin, c.oprcanmerge, c.oprcanhash)`,
+  ],
+  ['pg_opfamily', 'opfowner', `''`],
+  [
+    'pg_ts_config',
+    'cfgowner',
+    `(select format('parser %s', o.identity) from pg_identify_object('pg_ts_parser'::regclass, c.cfgparser, 0) o)`,
+  ],
+  [
+    'pg_ts_dict',
+    'dictowner',
+    `(select format('template %s, %s', o.identity, c.dictinitoption)
+    from pg_identify_object('pg_ts_template'::regclass, c.dicttemplate, 0) o)`,
+  ],
 ] as const
 
-function owned([catalog, owner]: (typeof OWNED)[number]): string {
-  return `select o.type, o.identity, quote_ident(pg_get_userbyid(c.${owner}))
+function owned([catalog, owner, more]: (typeof OWNED)[number]): string {
+  return `select o.type, o.identity, format('owner %I: %s', pg_get_userbyid(c.${owner}), ${more})
     from ${catalog} c, lateral pg_identify_object('${catalog}'::regclass, c.oid, 0) o where ${isOfUser(catalog, 'c.oid')}`
 }
 
-/** Kinds without an owner. What is in an operator family belongs to an extension when the family does. */
-const PLAIN = [
-  ['pg_am'],
-  ['pg_amop', 'pg_opfamily', 'amopfamily'],
-  ['pg_amproc', 'pg_opfamily', 'amprocfamily'],
-  ['pg_cast'],
-  ['pg_transform'],
-  ['pg_ts_parser'],
-  ['pg_ts_template'],
+/** Kinds without an owner. */
+const PLAIN = ['pg_am', 'pg_cast', 'pg_transform', 'pg_ts_parser', 'pg_ts_template'] as const
+
+function plain(catalog: (typeof PLAIN)[number]): string {
+  return `select o.type, o.identity, '' from ${catalog} c, lateral pg_identify_object('${catalog}'::regclass, c.oid, 0) o
+    where ${isOfUser(catalog, 'c.oid')}`
+}
+
+/**
+ * What is in operator families, those of initdb's included, which no dump brings over. A member hangs on no extension
+ * itself: it belongs to one when its family, its operator or its function does.
+ */
+const MEMBERS = [
+  [
+    'pg_amop',
+    'amopfamily',
+    'pg_operator',
+    'c.amopopr',
+    `format('%s, sorts by %s', c.amopopr::regoperator,
+    (select s.identity from pg_identify_object('pg_opfamily'::regclass, nullif(c.amopsortfamily, 0), 0) s))`,
+  ],
+  ['pg_amproc', 'amprocfamily', 'pg_proc', 'c.amproc', `c.amproc::regprocedure::text`],
 ] as const
 
-function plain([catalog, parent, column]: readonly [string, string?, string?]): string {
-  return `select o.type, o.identity, '' from ${catalog} c, lateral pg_identify_object('${catalog}'::regclass, c.oid, 0) o
-    where ${isOfUser(catalog, 'c.oid')} ${parent ? `and ${isOfUser(parent, `c.${column}`)}` : ''}`
+function members([catalog, family, usedIn, used, value]: (typeof MEMBERS)[number]): string {
+  return `select o.type, o.identity, ${value} from ${catalog} c, lateral pg_identify_object('${catalog}'::regclass, c.oid, 0) o
+    where ${isOfUser(catalog, 'c.oid')} and not exists (select from pg_depend e where e.deptype = 'e'
+      and (e.classid, e.objid) in (('pg_opfamily'::regclass, c.${family}), ('${usedIn}'::regclass, ${used})))`
 }
+
+/** Which dictionaries a text search configuration asks, in which order, for each kind of word. */
+const MAPPINGS = `
+  select 'text search mapping', format('%s in %s', t.alias, o.identity), string_agg(d.identity, ', ' order by m.mapseqno)
+  from pg_ts_config c join pg_ts_config_map m on m.mapcfg = c.oid
+  join lateral ts_token_type(c.cfgparser) t on t.tokid = m.maptokentype,
+    lateral pg_identify_object('pg_ts_config'::regclass, c.oid, 0) o, lateral pg_identify_object('pg_ts_dict'::regclass, m.mapdict, 0) d
+  where ${isOfUser('pg_ts_config', 'c.oid')} group by t.alias, o.identity`
 
 /** Catalog, columns of the owner and the grants, the letter of acldefault(), and what else is counted in. */
 const GRANTED = [

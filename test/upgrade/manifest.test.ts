@@ -35,6 +35,19 @@ const SCHEMA = `
   create policy own on parts to crew using (k = current_user);
   create statistics st (dependencies) on k, n from parts;
   create publication pub for table parts;
+  create publication whole for tables in schema "Häuser";
+  create view few as select parts.k, 'parts.n' as said from parts where parts.n > 1 and exists (select from "Häuser"."a.b" b where b.id = parts.n);
+  create materialized view paired as select a.k, b.n from parts a join parts b on a.k = b.k where a.n < b.n;
+  create rule noted as on insert to one do instead insert into parts values ('b', new.n);
+  create collation phonebook (provider = icu, locale = 'de_DE@collation=phonebook;colStrength=secondary', deterministic = false);
+  create operator family fam using btree;
+  create function less(int, int) returns boolean language sql immutable as 'select $1 < $2';
+  create operator <<< (function = less, leftarg = int, rightarg = int);
+  alter operator family fam using btree add operator 1 < (int, int), function 1 btint4cmp(int, int);
+  create operator class ordered for type int using btree as operator 1 <<<, function 1 btint4cmp(int, int);
+  create text search dictionary plain_words (template = simple, accept = false);
+  create text search configuration words (copy = simple);
+  alter text search configuration words alter mapping for word with plain_words, simple;
   comment on column "Häuser"."a.b".name is 'what it''s called';
   grant select (name) on "Häuser"."a.b" to public;
   grant insert on parts to "odd ""Role" with grant option;
@@ -134,6 +147,55 @@ describe('one server', () => {
       'grant update (k) on parts to crew',
       'revoke update (k) on parts from crew',
       'grant column public.parts.k: UPDATE to crew in database shop',
+    ],
+    [
+      'what an operator family has for a strategy',
+      'shop',
+      'alter operator family fam using btree drop operator 1 (int, int); alter operator family fam using btree add operator 1 <<< (int, int)',
+      'alter operator family fam using btree drop operator 1 (int, int); alter operator family fam using btree add operator 1 < (int, int)',
+      'operator of access method operator 1 (integer, integer) of public.fam USING btree in database shop',
+    ],
+    [
+      'the function of an operator family',
+      'shop',
+      'alter operator family fam using btree drop function 1 (int, int)',
+      'alter operator family fam using btree add function 1 btint4cmp(int, int)',
+      'function of access method function 1 (integer, integer) of public.fam USING btree in database shop',
+    ],
+    [
+      "what is in a family of initdb's, which no dump brings over",
+      'shop',
+      'alter operator family char_ops using hash add operator 1 = (int, int)',
+      'alter operator family char_ops using hash drop operator 1 (int, int)',
+      'operator of access method operator 1 (integer, integer) of pg_catalog.char_ops USING hash in database shop',
+    ],
+    [
+      'the dictionaries of a kind of word, in another order',
+      'shop',
+      'alter text search configuration words alter mapping for word with simple, plain_words',
+      'alter text search configuration words alter mapping for word with plain_words, simple',
+      'text search mapping word in public.words in database shop',
+    ],
+    [
+      'an option of a dictionary',
+      'shop',
+      'alter text search dictionary plain_words (accept = true)',
+      'alter text search dictionary plain_words (accept = false)',
+      'text search dictionary public.plain_words in database shop',
+    ],
+    [
+      'a schema of a publication',
+      'shop',
+      'alter publication whole drop tables in schema "Häuser"',
+      'alter publication whole add tables in schema "Häuser"',
+      'publication schema "Häuser" in whole in database shop',
+    ],
+    [
+      'who granted a membership',
+      'postgres',
+      `update pg_auth_members set grantor = 'crew'::regrole where roleid = 'crew'::regrole`,
+      `update pg_auth_members set grantor = 10 where roleid = 'crew'::regrole`,
+      'membership grantor "odd ""Role" in crew',
     ],
     [
       'a trigger that is off',
