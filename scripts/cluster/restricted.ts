@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { readTextIfAny } from '../core/file.ts'
@@ -56,16 +57,23 @@ export async function startClosed(cluster: Cluster, options: ClosedOptions): Pro
   const { folder } = options
   const closed = closedCluster(cluster, options)
   const rules = options.hasOwnRules ? {} : await writeRules(cluster, folder)
-  const settings = { ...CLOSED, unix_socket_directories: folder, ...rules, ...options.settings }
+  const settings = {
+    ...configFileOf(cluster),
+    ...CLOSED,
+    unix_socket_directories: folder,
+    ...rules,
+    ...options.settings,
+  }
   const words = Object.entries(settings).map(([name, value]) => `-c ${shellWord(`${name}=${value}`)}`)
   const log = join(folder, 'server.log')
-  const argv = ['-s', '-w', '-t', '600', '-D', cluster.configDir, '-l', log, '-o', words.join(' ')]
+  const argv = ['-s', '-w', '-t', '600', '-D', cluster.dataDir, '-l', log, '-o', words.join(' ')]
   try {
-    await run([join(cluster.bindir, 'pg_ctl'), 'start', ...argv], {
+    const started = run([join(cluster.bindir, 'pg_ctl'), 'start', ...argv], {
       as: cluster.osUser,
       env: { LC_ALL: 'C.UTF-8' },
       timeoutSeconds: 660,
     })
+    await endedOr(started, () => isReady(cluster.dataDir))
   } catch (error) {
     if (!(error instanceof Fail) || error.code !== 'command-failed') throw error
     const text = await readTextIfAny(log)
@@ -75,6 +83,35 @@ export async function startClosed(cluster: Cluster, options: ClosedOptions): Pro
     })
   }
   return closed
+}
+
+/**
+ * What names a cluster's configuration to a program that is given its data directory, as settings of the server.
+ * Given the other folder instead, each run of pg_ctl first asks a postgres for the data directory.
+ */
+export function configFileOf({ configDir, dataDir }: Cluster): Readonly<Record<string, string>> {
+  return configDir === dataDir ? {} : { config_file: join(configDir, 'postgresql.conf') }
+}
+
+/** pg_ctl looks ten times a second; somebody waits for each of these, with no server at all. */
+const LOOK_MILLISECONDS = 5
+
+/** Waits until a program ends, or what it is waiting for is seen before. @throws what the program throws */
+async function endedOr(program: Promise<unknown>, isDone: () => Promise<boolean>): Promise<void> {
+  let hasEnded = false
+  const ended = program.finally(() => (hasEnded = true))
+  ended.catch(() => {}) // it is thrown below, or comes when nobody waits for it any more
+  while (!hasEnded) {
+    if (await isDone()) return
+    await Promise.race([ended, sleep(LOOK_MILLISECONDS)])
+  }
+  await ended
+}
+
+/** Whether a server takes connections: the eighth line of its file says so (src/include/utils/pidfile.h). */
+async function isReady(dataDir: string): Promise<boolean> {
+  const status = (await readTextIfAny(join(dataDir, 'postmaster.pid')))?.split('\n')[7]?.trim()
+  return (status === 'ready' || status === 'standby') && (await livePid(dataDir)) !== undefined
 }
 
 /** Nobody else is in this folder, so any number does. */
@@ -158,10 +195,21 @@ export async function stopServer({
   osUser,
 }: Pick<Cluster, 'bindir' | 'dataDir' | 'osUser'>): Promise<void> {
   if ((await livePid(dataDir)) === undefined) return
-  await run([join(bindir, 'pg_ctl'), 'stop', '-s', '-w', '-t', '3600', '-m', 'fast', '-D', dataDir], {
+  // It does not wait: with the next server in the same folder it would not see that this one has gone.
+  await run([join(bindir, 'pg_ctl'), 'stop', '-s', '-W', '-m', 'fast', '-D', dataDir], {
     as: osUser,
-    timeoutSeconds: 3700,
     evenInterrupted: true,
     env: { LC_ALL: 'C.UTF-8' },
   })
+  const deadline = Date.now() + STOP_SECONDS * 1000
+  while ((await livePid(dataDir)) !== undefined) {
+    if (Date.now() > deadline) {
+      throw new Fail('command-failed', `the server of "${dataDir}" did not stop within an hour`, {
+        hint: 'Look into its log, and stop it: pg_ctl stop -m immediate',
+      })
+    }
+    await sleep(LOOK_MILLISECONDS)
+  }
 }
+
+const STOP_SECONDS = 3600

@@ -2,6 +2,7 @@ import type { Client } from 'pg'
 import type { Cluster } from '../cluster/cluster.ts'
 import { withSession } from '../cluster/session.ts'
 import { ident, show } from '../cluster/sql.ts'
+import { mapAtOnce } from '../core/at-once.ts'
 import { Fail, messageOf } from '../core/fail.ts'
 import type { Manifest } from './manifest.ts'
 
@@ -23,11 +24,16 @@ const SETUP = 'set search_path to pg_catalog; set statement_timeout to 0; set cl
  * anew those that are wrong or that cannot be verified. Which version sorted them is what the old cluster said:
  * afterwards a catalog may name the new one although nothing was sorted again. Only then versions are noted as seen.
  * @param before manifest of the old cluster
+ * @param names its databases, of which `jobs` are looked at at once
  * @throws {Fail} `verify-failed` when an index cannot be built, such as a unique one that has a text twice now
  */
-export async function resort(cluster: Cluster, before: Manifest): Promise<Resorted> {
+export async function resort(
+  cluster: Cluster,
+  before: Manifest,
+  { names, jobs }: { readonly names: readonly string[]; readonly jobs: number },
+): Promise<Resorted> {
   const done = { verified: new Array<string>(), rebuilt: new Array<string>(), broken: new Array<string>() }
-  for (const database of await databasesOf(cluster)) {
+  await mapAtOnce(names, jobs, async (database) => {
     await withSession({ cluster, database, setup: SETUP }, async (client) => {
       const affected = await affectedCollations(client, cluster.major, versionsOf(before, database))
       if (affected.size === 0) return
@@ -41,17 +47,8 @@ export async function resort(cluster: Cluster, before: Manifest): Promise<Resort
       done.broken.push(...(await misplaced(client)).map(here))
       await refresh(client, cluster.major, database)
     })
-  }
-  return done
-}
-
-async function databasesOf(cluster: Cluster): Promise<string[]> {
-  return withSession({ cluster, database: 'postgres', setup: SETUP }, async (client) => {
-    const { rows } = await client.query<{ name: string }>(
-      `select datname as name from pg_database where datallowconn and datname <> 'template0' order by 1`,
-    )
-    return rows.map(({ name }) => name)
   })
+  return done
 }
 
 /** Recorded versions by name of the collation, as they were before. */

@@ -25,7 +25,6 @@ const SETUP = 'set search_path to pg_catalog; set statement_timeout to 0'
  * @throws {Fail} `command-failed` with the statement that the new major does not take
  */
 export async function transferDump(dump: DumpTransfer): Promise<string[]> {
-  await restoreGlobals(dump)
   const names = await withSession(
     { cluster: dump.old, database: 'postgres', setup: SETUP },
     async (client) => {
@@ -35,7 +34,26 @@ export async function transferDump(dump: DumpTransfer): Promise<string[]> {
       return rows.map(({ name }) => name)
     },
   )
-  for (const name of names) await restoreDatabase(dump, name)
+  const place = (index: number) => join(dump.new.dataDir, `howdah-dump-${index}`)
+  const taken: Promise<void>[] = []
+  const take = (end: number) => {
+    for (const name of names.slice(taken.length, end)) {
+      const one = takeDatabase(dump, name, place(taken.length))
+      one.catch(() => {}) // it is thrown when its turn comes
+      taken.push(one)
+    }
+  }
+  try {
+    take(2)
+    await restoreGlobals(dump)
+    for (const [index, name] of names.entries()) {
+      await taken[index]
+      take(index + 2) // the next one, while this one is restored
+      await restoreDatabase(dump, name, place(index))
+    }
+  } finally {
+    await Promise.allSettled(taken)
+  }
   return names
 }
 
@@ -52,36 +70,23 @@ async function restoreGlobals(dump: DumpTransfer): Promise<void> {
   })
 }
 
-async function restoreDatabase(dump: DumpTransfer, name: string): Promise<void> {
-  const { new: target } = dump
-  // Where there is to be space for all of it, and not for long.
-  const place = join(target.dataDir, 'howdah-dump')
-  const jobs = ['--jobs', String(dump.jobs)]
+/** Into a folder of the new data directory, where there is to be space for all of it, and not for long. */
+async function takeDatabase(dump: DumpTransfer, name: string, place: string): Promise<void> {
   await run(['rm', '-rf', '--', place])
-  const options = [
-    '--format=directory',
-    '--file',
-    place,
-    '--compress=0',
-    '--no-sync',
-    ...jobs,
-    ...placesOf(dump),
-  ]
+  const options = ['--format=directory', '--file', place, '--compress=0', '--no-sync']
+  options.push('--jobs', String(dump.jobs), ...placesOf(dump))
   if (dump.isRehearsal) options.push('--schema-only')
   const taken = clientProgram(asNew(dump), 'pg_dump', name, options)
   await run(taken.argv, { ...taken.options, timeoutSeconds: DAY })
+}
+
+async function restoreDatabase(dump: DumpTransfer, name: string, place: string): Promise<void> {
   // Databases that initdb makes are made anew, so that they have the old one's properties; not from within.
   const isMade = name === 'postgres' || name === 'template1'
   const from = name === 'postgres' ? 'template1' : 'postgres'
-  const clean = isMade ? ['--clean'] : []
-  const restored = clientProgram(target, 'pg_restore', from, [
-    '--create',
-    ...clean,
-    '--exit-on-error',
-    ...jobs,
-    ...placesOf(dump),
-    place,
-  ])
+  const options = ['--create', ...(isMade ? ['--clean'] : []), '--exit-on-error']
+  options.push('--jobs', String(dump.jobs), ...placesOf(dump), place)
+  const restored = clientProgram(dump.new, 'pg_restore', from, options)
   await run(restored.argv, { ...restored.options, timeoutSeconds: DAY }).catch((error: unknown) => {
     throw named(error, `database "${name}"`)
   })

@@ -1,13 +1,13 @@
-import { join } from 'node:path'
 import type { Cluster } from '../cluster/cluster.ts'
 import { closedFolder, startClosed, stopServer } from '../cluster/restricted.ts'
 import { withSession } from '../cluster/session.ts'
 import { ident, show } from '../cluster/sql.ts'
-import { run } from '../core/exec.ts'
+import { mapAtOnce } from '../core/at-once.ts'
 import { type Resorted, resort } from './collation.ts'
 import { compareManifests } from './compare.ts'
 import { type Manifest, takeManifest } from './manifest.ts'
 import type { Method } from './state.ts'
+import { sketchStatistics } from './statistics.ts'
 
 /** What was done to a new cluster before it opened. */
 export interface Finished {
@@ -21,7 +21,7 @@ export interface Finished {
 }
 
 /**
- * Makes a new cluster ready behind closed doors: its order of texts, its extensions, its statistics; and proves
+ * Makes a new cluster ready behind closed doors: its order of texts, its extensions, first statistics; and proves
  * that it holds what the old one held. Stopped before and afterwards.
  * @param before manifest of the old one
  * @throws {Fail} `verify-failed`, `command-failed`, `server-failed`
@@ -34,10 +34,11 @@ export async function finish(
   await using folder = await closedFolder(cluster.osUser)
   const closed = await startClosed(cluster, { folder: folder.path })
   try {
+    const names = await databasesOf(closed)
     // What came by a dump was sorted here.
-    const resorted = method === 'dump' ? UNTOUCHED : await resort(closed, before)
-    const extensions = await updateExtensions(closed)
-    const after = await analyzedAndTaken(closed, before, jobs)
+    const resorted = method === 'dump' ? UNTOUCHED : await resort(closed, before, { names, jobs })
+    const extensions = await updateExtensions(closed, names)
+    const after = await sketchedAndTaken(closed, before, { names, jobs })
     const differences = compareManifests(before, after).map(
       ({ what, before: was, after: is }) => `${what}: ${was ?? 'not there'} -> ${is ?? 'not there'}`,
     )
@@ -54,28 +55,42 @@ export async function finish(
 
 const UNTOUCHED: Resorted = { verified: [], rebuilt: [], broken: [] }
 
-/** Both read everything, and neither changes what the other one sees. */
-async function analyzedAndTaken(cluster: Cluster, before: Manifest, jobs: number): Promise<Manifest> {
-  const [analyzed, taken] = await Promise.allSettled([
-    analyze(cluster, jobs),
-    takeManifest(cluster, { verify: before.verify }),
+interface Databases {
+  /** Those that let somebody connect. */
+  readonly names: readonly string[]
+  /** How many at once. */
+  readonly jobs: number
+}
+
+/** Neither changes what the other one sees. */
+async function sketchedAndTaken(
+  cluster: Cluster,
+  before: Manifest,
+  { names, jobs }: Databases,
+): Promise<Manifest> {
+  const [sketched, taken] = await Promise.allSettled([
+    mapAtOnce(names, jobs, (name) => sketchStatistics(cluster, name)),
+    takeManifest(cluster, { verify: before.verify, jobs }),
   ])
-  if (analyzed.status === 'rejected') throw analyzed.reason
+  if (sketched.status === 'rejected') throw sketched.reason
   if (taken.status === 'rejected') throw taken.reason
   return taken.value
 }
 
 const SETUP = 'set search_path to pg_catalog; set statement_timeout to 0; set client_min_messages to error'
 
-// pg_upgrade only writes a script that would do so.
-async function updateExtensions(cluster: Cluster): Promise<string[]> {
-  const updated: string[] = []
-  const names = await withSession({ cluster, database: 'postgres', setup: SETUP }, async (client) => {
+async function databasesOf(cluster: Cluster): Promise<string[]> {
+  return withSession({ cluster, database: 'postgres', setup: SETUP }, async (client) => {
     const { rows } = await client.query<{ name: string }>(
       `select datname as name from pg_database where datallowconn and datname <> 'template0' order by 1`,
     )
     return rows.map(({ name }) => name)
   })
+}
+
+// pg_upgrade only writes a script that would do so.
+async function updateExtensions(cluster: Cluster, names: readonly string[]): Promise<string[]> {
+  const updated: string[] = []
   for (const database of names) {
     await withSession({ cluster, database, setup: SETUP }, async (client) => {
       const { rows } = await client.query<{ name: string; was: string; is: string }>(OUTDATED)
@@ -92,16 +107,3 @@ const OUTDATED = `
   select e.extname as name, e.extversion as was, a.default_version as is
   from pg_extension e join pg_available_extensions a on a.name = e.extname
   where a.default_version <> e.extversion order by 1`
-
-// Plans without statistics are bad ones. From 18 on pg_upgrade brings them over, and only what is missing is made.
-async function analyze(cluster: Cluster, jobs: number): Promise<void> {
-  const missing = cluster.major >= 18 ? ['--missing-stats-only'] : []
-  const { argv, env } = cluster.clientArguments('postgres')
-  const place = argv.filter((word, at) => word !== '--dbname' && argv[at - 1] !== '--dbname')
-  const options = ['--all', '--analyze-only', '--quiet', '--no-password', '--jobs', String(jobs), ...missing]
-  await run([join(cluster.bindir, 'vacuumdb'), ...place, ...options], {
-    as: cluster.osUser,
-    env,
-    timeoutSeconds: 86_400,
-  })
-}

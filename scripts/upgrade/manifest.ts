@@ -1,6 +1,7 @@
 import type { Client } from 'pg'
 import type { Cluster } from '../cluster/cluster.ts'
 import { withSession } from '../cluster/session.ts'
+import { mapAtOnce } from '../core/at-once.ts'
 import { globalQueries } from './manifest-globals.ts'
 import { objectQueries } from './manifest-objects.ts'
 import { rowEntries } from './manifest-rows.ts'
@@ -27,13 +28,23 @@ export interface Manifest {
   readonly versions: readonly Entry[]
 }
 
+/** How a manifest is taken. */
+export interface ManifestOptions {
+  readonly verify: Verify
+  /** Databases at once; default: one after another. */
+  readonly jobs?: number
+}
+
 /**
  * Takes down what a running cluster holds: what belongs to all of it, and each database that lets somebody
  * connect, but template0. Each database is seen at one moment; that nobody writes is up to the caller. No
  * password is in it.
  * @throws {Fail} `server-unreachable`, `server-denied`, `server-failed`
  */
-export async function takeManifest(cluster: Cluster, { verify }: { verify: Verify }): Promise<Manifest> {
+export async function takeManifest(
+  cluster: Cluster,
+  { verify, jobs = 1 }: ManifestOptions,
+): Promise<Manifest> {
   const entries: Entry[] = []
   const versions: Entry[] = []
   const databases = await withSession({ cluster, database: 'postgres', setup: SETUP }, async (client) => {
@@ -43,7 +54,7 @@ export async function takeManifest(cluster: Cluster, { verify }: { verify: Verif
     const { rows } = await client.query<{ name: string }>(CONNECTABLE)
     return { major, names: rows.map(({ name }) => name) }
   })
-  for (const database of databases.names) {
+  await mapAtOnce(databases.names, jobs, async (database) => {
     await withSession({ cluster, database, setup: SETUP }, async (client) => {
       for (const text of objectQueries(databases.major)) entries.push(...(await ask(client, database, text)))
       versions.push(...(await ask(client, database, VERSIONS)))
@@ -51,7 +62,7 @@ export async function takeManifest(cluster: Cluster, { verify }: { verify: Verif
         for (const entry of await rowEntries(client, verify)) entries.push({ database, ...entry })
       }
     })
-  }
+  })
   return { major: databases.major, verify, entries: entries.sort(byName), versions: versions.sort(byName) }
 }
 

@@ -1,12 +1,12 @@
-import { readFile } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import type { Cluster } from '../cluster/cluster.ts'
-import { holdResource, stateAccess } from '../cluster/lock.ts'
+import { holdResource } from '../cluster/lock.ts'
 import { closedFolder, startClosed, stopServer } from '../cluster/restricted.ts'
+import { mapAtOnce } from '../core/at-once.ts'
 import { Fail, messageOf } from '../core/fail.ts'
-import { exists, makeFolder, writeFileAtomic } from '../core/file.ts'
+import { exists } from '../core/file.ts'
 import { interrupted, protect } from '../core/interrupt.ts'
 import { log } from '../core/log.ts'
 import type { Host } from '../host/schema.ts'
@@ -14,6 +14,7 @@ import { goBack } from './back.ts'
 import { installBootUnit, removeBootUnit } from './boot-unit.ts'
 import { assertTaken, customOf, writeCustom } from './carry.ts'
 import { type CheckTarget, checkUpgrade, packagesIn } from './check.ts'
+import { closeDoors, keepManifest, keptManifest, writeOut } from './close.ts'
 import { checkpointOf, setPort } from './doors.ts'
 import { finish, type Finished } from './finish.ts'
 import { assertFree, bindirOf, makeCluster } from './make.ts'
@@ -32,7 +33,8 @@ import {
   upgradeLog,
   type UpgradeState,
 } from './state.ts'
-import { transfer } from './transfer.ts'
+import { completeStatistics } from './statistics.ts'
+import { openTarget, transferFiles, transferRows } from './transfer.ts'
 
 /** What other capabilities do for an upgrade; whoever runs it composes them. */
 export interface Surroundings {
@@ -100,7 +102,11 @@ export async function runUpgrade(request: UpgradeRequest, around: Surroundings):
   const before = await written.read()
   if (before?.phase === 'kept') return { state: before, finished: undefined, backup: undefined }
   const state = before && (await resumed(running, before))
-  if (state === undefined) return begin(running, before?.phase === 'prepared' ? before.paused : undefined)
+  if (state === undefined) {
+    // A dead run may have left it elsewhere than it is now.
+    const opened = { ...running, old: await openSpec(host, pair.old) }
+    return begin(opened, before?.phase === 'prepared' ? before.paused : undefined)
+  }
   return state.phase === 'after' ? conclude(running, state, undefined) : forward(running, state)
 }
 
@@ -167,7 +173,7 @@ async function begin(running: Running, paused: readonly string[] = []): Promise<
     paused,
     notes,
   }
-  const enter = async (phase: Phase, more: Partial<UpgradeState> = {}) => {
+  const enter: Enter = async (phase, more = {}) => {
     interrupted.throwIfAborted()
     state = { ...state, ...more, phase }
     await written.write(state)
@@ -175,27 +181,49 @@ async function begin(running: Running, paused: readonly string[] = []): Promise<
   }
   try {
     await enter('make')
-    const { target, dropped } = await prepare(running, state, origin)
+    const { made, dropped } = await prepare(running, state, origin)
     const names = await around.pausableJobs()
     await enter('make', { notes: [...notes, ...dropped], paused: [...paused, ...names] })
     await around.pauseJobs(names)
     await installBootUnit(running.host, file)
-    await enter('close', { closed: new Date().toISOString() })
-    await enter('transfer', { checkpoint: await closeDoors(running) })
-    await transfer({
-      ...running,
-      new: target,
-      method,
-      installUser: origin.installUser,
-      logs: logsOf(written),
-    })
-    await enter('start')
+    const checkpoint = await move({ ...running, method }, { made, installUser: origin.installUser }, enter)
+    await enter('start', { checkpoint })
     return await forward(running, state)
   } catch (error) {
     const now = await written.read()
     if (now === undefined || sharesFiles(now) || isPastReturn(now)) throw error
     throw await undone(running, now, error)
   }
+}
+
+type Enter = (phase: Phase, more?: Partial<UpgradeState>) => Promise<void>
+
+/**
+ * Closes the doors of the old cluster, takes down what it holds, and brings that into the new one. Both are stopped
+ * afterwards. A dump is made while the old one runs behind closed doors.
+ * @returns where the control file of the old one stands
+ */
+async function move(
+  running: Running & { readonly method: Method },
+  { made, installUser }: { readonly made: Cluster; readonly installUser: string },
+  enter: Enter,
+): Promise<string> {
+  const { old, written, verify, jobs, method } = running
+  const moved = { ...running, new: made, installUser, logs: logsOf(written) }
+  await using target = method === 'dump' ? await openTarget(made) : undefined
+  await writeOut(old)
+  await enter('close', { closed: new Date().toISOString() })
+  const checkpoint = await closeDoors(old, async (closed) => {
+    const take = async () => keepManifest(old, written, await takeManifest(closed, { verify, jobs }))
+    if (target === undefined) return take()
+    await enter('transfer')
+    await mapAtOnce([take, () => transferRows({ ...moved, old: closed, target })], 2, (each) => each())
+  })
+  if (target === undefined) {
+    await enter('transfer', { checkpoint })
+    await transferFiles(moved)
+  }
+  return checkpoint
 }
 
 /** Programs of the new major; of a cluster of Debian they come as packages. */
@@ -267,7 +295,7 @@ async function prepare(
   running: Running,
   state: UpgradeState,
   origin: Origin,
-): Promise<{ target: Cluster; dropped: readonly string[] }> {
+): Promise<{ made: Cluster; dropped: readonly string[] }> {
   const { host, old, around } = running
   await rehearse(old, state.new, origin)
   const custom = await customOf(old, host)
@@ -284,33 +312,7 @@ async function prepare(
   } finally {
     await stopServer(target)
   }
-  return { target, dropped }
-}
-
-/**
- * Ends what is under way in the old cluster and lets nobody in any more but us, who take down what it holds.
- * @returns where its control file stands afterwards
- */
-async function closeDoors({ old, written, verify }: Running): Promise<string> {
-  await old.stop()
-  await using folder = await closedFolder(old.osUser)
-  const closed = await startClosed(old, { folder: folder.path })
-  try {
-    await keepManifest(old, written, await takeManifest(closed, { verify }))
-  } finally {
-    await stopServer(old)
-  }
-  return checkpointOf(old)
-}
-
-async function keepManifest({ osUser }: Cluster, written: UpgradeLog, manifest: Manifest): Promise<void> {
-  const access = stateAccess(osUser)
-  await makeFolder(written.folder, access)
-  await writeFileAtomic(manifestPath(written), JSON.stringify(manifest), { ...access, mode: 0o600 })
-}
-
-function manifestPath({ folder }: UpgradeLog): string {
-  return join(folder, 'before.json')
+  return { made: target, dropped }
 }
 
 /** From the moment on that the new cluster has everything. Where there is no way back, nothing stops it. */
@@ -348,7 +350,7 @@ async function prove(
   await stopServer(running.old)
   await stopServer(target)
   try {
-    const before = JSON.parse(await readFile(manifestPath(running.written), 'utf8')) as Manifest
+    const before = await keptManifest(running.written)
     const finished = await finish(target, before, { method: state.method, jobs: running.jobs })
     return { finished, problems: finished.problems }
   } catch (error) {
@@ -365,7 +367,7 @@ function assertSame(problems: readonly string[]): void {
   })
 }
 
-/** While the new cluster serves: its first backup, and its jobs. */
+/** While the new cluster serves: its statistics, its first backup, and its jobs. */
 async function conclude(
   running: Running,
   state: UpgradeState,
@@ -373,6 +375,7 @@ async function conclude(
 ): Promise<Upgraded> {
   const { host, around, written } = running
   const newHost = hostWith(host, state.new)
+  await completeStatistics(await openSpec(host, state.new), running.jobs)
   if (Object.keys(host.tablespaces).length > 0) await around.provision(newHost, ['tablespace'])
   await around.handOver(running.old, await openSpec(host, state.new))
   const backup = await around.backup(newHost)

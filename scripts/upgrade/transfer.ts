@@ -1,14 +1,15 @@
 import { copyFile, mkdir, readdir, rename, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Cluster } from '../cluster/cluster.ts'
-import { closedFolder, startClosed, stopServer } from '../cluster/restricted.ts'
+import { closedFolder, configFileOf, startClosed, stopServer } from '../cluster/restricted.ts'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { exists, readTextIfAny } from '../core/file.ts'
 import { transferDump } from './dump.ts'
+import { linkPrograms } from './programs.ts'
 import type { Method } from './state.ts'
 
-/** Two clusters, both stopped, and how the data of one gets into the other. */
+/** Two clusters, and how the data of one gets into the other. */
 export interface Transfer {
   readonly old: Cluster
   readonly new: Cluster
@@ -21,27 +22,40 @@ export interface Transfer {
 }
 
 /**
- * Brings everything of the old cluster into the new one; both are stopped afterwards.
- * @throws {Fail} `command-failed` with what pg_upgrade or pg_restore said
+ * Brings the files of the old cluster into the new one; both are stopped before and afterwards.
+ * @throws {Fail} `command-failed` with what pg_upgrade said
  */
-export async function transfer(transfer: Transfer): Promise<void> {
+export async function transferFiles(transfer: Transfer): Promise<void> {
   await using folder = await closedFolder(transfer.old.osUser)
-  if (transfer.method !== 'dump') {
-    await pgUpgrade(transfer, folder.path, [])
-    return
-  }
-  await using servers = new AsyncDisposableStack()
-  const start = async (cluster: Cluster, name: string, settings: Readonly<Record<string, string>>) => {
-    const inner = join(folder.path, name)
-    await run(['mkdir', '-m', '0700', inner], { as: cluster.osUser })
-    servers.defer(() => stopServer(cluster))
-    return startClosed(cluster, { folder: inner, settings })
-  }
-  const old = await start(transfer.old, 'old', {})
+  await pgUpgrade(transfer, folder.path, [])
+}
+
+/** A new cluster that runs behind closed doors and takes much at once. */
+export interface Target extends AsyncDisposable {
+  readonly cluster: Cluster
+}
+
+/** Starts a new cluster for {@link transferRows}. */
+export async function openTarget(cluster: Cluster): Promise<Target> {
+  await using opened = new AsyncDisposableStack()
+  const folder = opened.use(await closedFolder(cluster.osUser))
+  opened.defer(() => stopServer(cluster))
   // With summaries, which came with 17, wal_level could not be minimal.
-  const summaries = transfer.new.major >= 17 ? { summarize_wal: 'off' } : {}
-  const target = await start(transfer.new, 'new', { ...BULK, ...summaries })
-  await transferDump({ ...transfer, old, new: target })
+  const summaries = cluster.major >= 17 ? { summarize_wal: 'off' } : {}
+  const closed = await startClosed(cluster, { folder: folder.path, settings: { ...BULK, ...summaries } })
+  const kept = opened.move()
+  return { cluster: closed, [Symbol.asyncDispose]: () => kept.disposeAsync() }
+}
+
+/**
+ * Brings all rows of the old cluster, which runs behind closed doors, into the new one, which is stopped afterwards.
+ * @param transfer.new as it is when it does not run; `target` is where it does
+ * @throws {Fail} `command-failed` with what pg_restore said
+ */
+export async function transferRows(
+  transfer: Omit<Transfer, 'method' | 'logs'> & { readonly target: Target },
+): Promise<void> {
+  await transferDump({ ...transfer, new: transfer.target.cluster })
   await stopServer(transfer.new)
   // What was written without a sync is made durable at once, and before anybody relies on it.
   await run([join(transfer.new.bindir, 'initdb'), '--sync-only', '-D', transfer.new.dataDir], {
@@ -90,17 +104,21 @@ async function pgUpgrade(pair: Transfer, folder: string, more: readonly string[]
   const { old, new: target, installUser, jobs, method } = pair
   // It writes where it stands, and its sockets too.
   const argv = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh', folder, join(target.bindir, 'pg_upgrade')]
+  const programs = { old: join(folder, 'old-bin'), new: join(folder, 'new-bin') }
+  await linkPrograms(old.bindir, programs.old)
+  await linkPrograms(target.bindir, programs.new)
   const options = {
-    'old-bindir': old.bindir,
-    'new-bindir': target.bindir,
-    'old-datadir': old.configDir,
-    'new-datadir': target.configDir,
+    'old-bindir': programs.old,
+    'new-bindir': programs.new,
+    'old-datadir': old.dataDir,
+    'new-datadir': target.dataDir,
     'old-port': String(old.port),
     'new-port': String(old.port === 65_535 ? old.port - 1 : old.port + 1),
     username: installUser,
     jobs: String(jobs),
     socketdir: folder,
-    'new-options': NEW_OPTIONS,
+    'old-options': optionsOf(configFileOf(old)),
+    'new-options': optionsOf({ ...configFileOf(target), ...NEW_SETTINGS }),
   }
   for (const [name, value] of Object.entries(options)) argv.push(`--${name}=${value}`)
   argv.push(...METHODS[method === 'dump' ? 'copy' : method], ...more)
@@ -130,7 +148,18 @@ async function assertSpace(folder: string): Promise<void> {
 const ANY = Array.from({ length: 256 }, (_, code) => code)
 
 // Its files may name an archive that is the old one's, and modules that begin to work as soon as they are loaded.
-const NEW_OPTIONS = '-c archive_mode=off -c synchronous_standby_names= -c cron.launch_active_jobs=off'
+const NEW_SETTINGS: Readonly<Record<string, string>> = {
+  archive_mode: 'off',
+  synchronous_standby_names: '',
+  'cron.launch_active_jobs': 'off',
+}
+
+/** For pg_upgrade, which hands them to a shell between double quotes. */
+function optionsOf(settings: Readonly<Record<string, string>>): string {
+  return Object.entries(settings)
+    .map(([name, value]) => `-c ${name}=${value}`)
+    .join(' ')
+}
 
 /** The part of its output that says why: what comes after the last line of dots. */
 async function reasonOf(stdout: string, logs: string | undefined): Promise<string> {

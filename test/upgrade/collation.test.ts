@@ -7,6 +7,8 @@ import { allPrograms } from '../support/upgrade.ts'
 // Another library is not at hand in both directions: an index that was sorted by bytes, of which the catalog then
 // says that it was sorted as Germans do, is just as wrong as one that an older library had sorted.
 
+const ALL = { names: ['postgres', 'template1'], jobs: 2 }
+
 let server: TestServer
 let before: Manifest
 
@@ -59,7 +61,7 @@ test('resort: what is right is verified, what is wrong or cannot be verified is 
     )
   const kept = ['right_one', 'by_bytes', 'by_letters', 'french_one']
   const was = await nodes(kept)
-  const done = await resort(server.cluster, before)
+  const done = await resort(server.cluster, before, ALL)
   expect(done.verified).toEqual(['public.right_one in database postgres'])
   expect(done.rebuilt).toEqual([
     'public.by_element in database postgres',
@@ -78,12 +80,12 @@ test('resort: what is right is verified, what is wrong or cannot be verified is 
 
 test('resort: with the versions of before nothing is looked at', async () => {
   const now = await takeManifest(server.cluster, { verify: 'catalog' })
-  expect(await resort(server.cluster, now)).toEqual({ verified: [], rebuilt: [], broken: [] })
+  expect(await resort(server.cluster, now, ALL)).toEqual({ verified: [], rebuilt: [], broken: [] })
 })
 
 test('resort: two texts that are one by now: the index is named, and the text', async () => {
   for (const text of TWICE) await server.query('postgres', text)
-  const failed = resort(server.cluster, before)
+  const failed = resort(server.cluster, before, ALL)
   await expect(failed).rejects.toThrow(/index public\.one_only in database postgres cannot be built/)
   await expect(failed).rejects.toMatchObject({ hint: expect.stringContaining('(w)=(') })
 })

@@ -46,6 +46,7 @@ test.each([
   ['copy', 'start'],
   ['copy', 'after'],
   ['dump', 'transfer'],
+  ['dump', 'open'],
   ['link', 'transfer'],
   ['link', 'start'],
   ['link', 'open'],
