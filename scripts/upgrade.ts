@@ -14,7 +14,9 @@ import { log } from './core/log.ts'
 import { packageOf } from './plan/extension-facts.ts'
 import { finalizeVerb, rollbackVerb, statusVerb } from './upgrade/after-verb.ts'
 import { prepareVerb } from './upgrade/prepare-verb.ts'
-import { checkVerb, rehearseVerb } from './upgrade/check-verb.ts'
+import { checkVerb } from './upgrade/check-verb.ts'
+import type { Backups } from './upgrade/rehearse-backup.ts'
+import { type BackupChoice, rehearseVerb } from './upgrade/rehearse-verb.ts'
 import type { Surroundings } from './upgrade/run.ts'
 import { resumeVerb, runVerb } from './upgrade/run-verb.ts'
 
@@ -24,7 +26,7 @@ await main({
   example: 'howdah upgrade run --to 17 --plan -c conf/demo.toml',
   verbs: [
     checkVerb(packageOf),
-    rehearseVerb,
+    rehearseVerb(backupsOf),
     prepareVerb(surroundingsOf),
     runVerb(surroundingsOf),
     resumeVerb(surroundingsOf),
@@ -68,6 +70,29 @@ function surroundingsOf(loaded: LoadedHost, call: Call): Surroundings {
         return undefined
       }
       return takeShown({ ...loaded, host }, job, call.json)
+    },
+  }
+}
+
+/** What a rehearsal needs of backups. */
+function backupsOf({ host }: LoadedHost, choice: BackupChoice): Backups {
+  const { onBytes, identity } = choice
+  return {
+    async find(old) {
+      const { findForRehearsal } = await import('./backup/rehearsal.ts')
+      return findForRehearsal(old, choice)
+    },
+    async hold() {
+      const { holdForRehearsal } = await import('./backup/rehearsal.ts')
+      return holdForRehearsal(host)
+    },
+    async recover(old, source) {
+      const { recoverForRehearsal } = await import('./backup/rehearsal.ts')
+      return recoverForRehearsal(old, source, { identity, onBytes })
+    },
+    async fill(scratch, source, keeper) {
+      const { fillForRehearsal } = await import('./backup/rehearsal.ts')
+      await fillForRehearsal(scratch, source, { identity, keeper, onBytes })
     },
   }
 }

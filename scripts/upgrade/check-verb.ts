@@ -3,11 +3,8 @@ import type { Call, Outcome, Verb } from '../core/cli.ts'
 import { plain } from '../core/plain.ts'
 import { beginProgress } from '../core/progress.ts'
 import { show } from '../cluster/sql.ts'
-import { formatDuration } from '../core/quantity.ts'
 import { type CheckTarget, checkUpgrade, type Finding } from './check.ts'
-import { originOf } from './origin.ts'
 import { openSpec } from './place.ts'
-import { rehearse } from './rehearse.ts'
 import { CHOICE, FAILS, requestOf } from './run-verb.ts'
 import type { UpgradeRequest } from './run.ts'
 import { nameOf } from './show.ts'
@@ -22,16 +19,6 @@ export function checkVerb(packageOf: CheckTarget['packageOf']): Verb {
     fails: FAILS,
     run: (call) => check(call, packageOf),
   }
-}
-
-/** `upgrade rehearse` */
-export const rehearseVerb: Verb = {
-  name: 'rehearse',
-  summary: 'bring every definition into a cluster of the new major that is thrown away',
-  options: CHOICE,
-  common: ['file'],
-  fails: [...FAILS, 'plan-impossible'],
-  run: rehearsal,
 }
 
 async function check(call: Call, packageOf: CheckTarget['packageOf']): Promise<Outcome> {
@@ -58,19 +45,6 @@ export function showFinding({ severity, database, message, hint }: Finding): str
   const symbol = { error: '!', warning: '~', note: '-' }[severity]
   const where = database === '' ? '' : `database ${show(database)}: `
   return `${symbol} ${where}${plain(message)}\n    ${plain(hint)}`
-}
-
-async function rehearsal(call: Call): Promise<Outcome> {
-  const { loaded, request } = await asked(call)
-  const { pair } = request
-  const old = await openSpec(loaded.host, pair.old)
-  using progress = beginProgress(`rehearsal with ${pair.new.major}`, call.json)
-  progress.show('every definition goes into a cluster that is thrown away')
-  const { databases, seconds } = await rehearse(old, pair.new, await originOf(old))
-  return {
-    text: `${pair.new.major} takes every definition of ${databases.length} databases, in ${formatDuration(seconds)}. Next: howdah upgrade run --to ${pair.new.major} --plan`,
-    result: { from: nameOf(pair.old), to: nameOf(pair.new), databases, seconds },
-  }
 }
 
 async function asked(call: Call): Promise<{ loaded: LoadedHost; request: UpgradeRequest }> {
