@@ -4,9 +4,9 @@
  *
  *     howdah upgrade run --to 17 --plan -c conf/demo.toml
  *
- * Exit codes: 0 done, 1 the check says no, 2 usage, 10 host file, 11 a file, 13 another user is needed, 20 locked,
- * 25 a program failed, 30-33 server, 40 and 42 plan, 56 something is in its place, 57 no space, 60 the new cluster
- * is not what the old one was.
+ * Exit codes: 0 done, 1 the check says no, 2 usage, 10 host file, 11 a file, 12 secret, 13 another user is needed,
+ * 20 locked, 25 a program failed, 30-33 server, 40 and 42 plan, 51-54 store and backup, 56 something is in its place,
+ * 57 no space, 59 WAL is missing, 60 the new cluster is not what the old one was, 61 target unreached, 62 wrong key.
  */
 import type { LoadedHost } from './cluster/open.ts'
 import { type Call, main } from './core/cli.ts'

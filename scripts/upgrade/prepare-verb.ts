@@ -3,6 +3,7 @@ import { loadHost } from '../cluster/open.ts'
 import type { Call, Outcome, Verb } from '../core/cli.ts'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
+import { type AptForecast, aptForecast, showForecast } from './apt.ts'
 import { hostWith, openSpec } from './place.ts'
 import { CHOICE, FAILS, type MakeSurroundings, requestOf } from './run-verb.ts'
 import { nameOf, nextOf } from './show.ts'
@@ -27,8 +28,9 @@ async function prepare(call: Call, surroundingsOf: MakeSurroundings): Promise<Ou
   const request = await requestOf(loaded, call)
   const { pair } = request
   const old = await openSpec(host, pair.old)
-  await assertNotByApt()
-  if (call.planOnly) return outcomeOf('would be prepared', { pair, backup: undefined, paused: [] })
+  const asks = await asksToUpgrade()
+  const apt = { asks, forecast: await aptForecast() }
+  if (call.planOnly) return outcomeOf('would be prepared', { pair, apt, backup: undefined, paused: [] })
   await using _lock = await holdResource(hostWith(host, pair.old), old, 'cluster')
   const written = upgradeLog(host, old.osUser)
   const before = await written.read()
@@ -57,41 +59,60 @@ async function prepare(call: Call, surroundingsOf: MakeSurroundings): Promise<Ou
   }
   await written.write(state)
   await around.pauseJobs(paused)
-  return outcomeOf('is prepared', { pair, backup, paused })
+  return outcomeOf('is prepared', { pair, apt, backup, paused })
 }
 
 interface Prepared {
   readonly pair: Pick<UpgradeState, 'old' | 'new'>
+  readonly apt: {
+    /** Whether it will ask if it is to upgrade clusters by itself. */
+    readonly asks: boolean
+    readonly forecast: AptForecast | undefined
+  }
   readonly backup: string | undefined
   readonly paused: readonly string[]
 }
 
-function outcomeOf(what: string, { pair, backup, paused }: Prepared): Outcome {
+function outcomeOf(what: string, { pair, apt, backup, paused }: Prepared): Outcome {
   const { old, new: target } = pair
   const lines = [
     `${nameOf(old)} ${what} for another operating system`,
     ...(backup === undefined ? [] : [`backup ${backup} was taken`]),
     ...(paused.length === 0 ? [] : [`paused: ${paused.join(', ')}`]),
+    ...showForecast(apt.forecast, old.major!),
+    ...(apt.asks && old.kind === 'debian' ? [ASKS] : []),
     `next: let apt upgrade the system (${nameOf(old)} stays, and its programs), reboot, then: howdah upgrade run --to ${target.major}`,
   ]
   return {
     text: lines.join('\n'),
-    result: { from: nameOf(old), to: nameOf(target), backup: backup ?? null, paused },
+    result: {
+      from: nameOf(old),
+      to: nameOf(target),
+      backup: backup ?? null,
+      paused,
+      apt: apt.forecast ?? null,
+      asksToUpgrade: apt.asks,
+    },
   }
 }
 
+const ASKS =
+  'apt may ask whether clusters are to be upgraded by itself (postgresql/auto_upgrade), which is by a dump, without proof and without a way back. The answer is no, as it is by default'
+
 /**
- * Debian's package postgresql can be told to upgrade clusters by itself: by a dump, without proof and without a way
- * back (debconf postgresql/auto_upgrade).
+ * Debian's package postgresql of 13 and newer asks whether it is to upgrade clusters by itself: by a dump, without proof
+ * and without a way back (debconf postgresql/auto_upgrade; false by default).
+ * @returns whether it was not answered yet
+ * @throws {Fail} `plan-impossible` when the answer is yes
  */
-async function assertNotByApt(): Promise<void> {
+async function asksToUpgrade(): Promise<boolean> {
   const { stdout } = await run(
     ['sh', '-c', 'command -v debconf-show >/dev/null && debconf-show postgresql postgresql-common'],
     {
       okCodes: [0, 1, 2, 127],
     },
   )
-  if (!/auto_upgrade: *true/.test(stdout)) return
+  if (!/auto_upgrade: *true/.test(stdout)) return !/\* .*auto_upgrade: *false/.test(stdout)
   throw new Fail(
     'plan-impossible',
     'apt is told to upgrade clusters by itself, by a dump and without a way back',

@@ -133,3 +133,14 @@ test('rehearse --from-backup: what is in the backup and the new major refuses is
   }
   expect(await untouched()).toEqual(before)
 })
+
+test('prepare-os --plan: what apt would do is asked of apt itself, and nothing is changed', async () => {
+  const before = await untouched()
+  const args = ['--to', String(TO), '--bindir', host.bindir, '--plan']
+  const release = /^VERSION_CODENAME=(.*)$/m.exec(await readFile('/etc/os-release', 'utf8'))![1]!
+  const { result } = JSON.parse((await howdah('upgrade', 'prepare-os', ...args, '--json')).stdout)
+  expect(result).toMatchObject({ backup: null, paused: [], apt: { release } })
+  const shown = await howdah('upgrade', 'prepare-os', ...args)
+  expect(shown.stdout).toMatch(/apt: its sources still name|apt to /)
+  expect(await untouched()).toEqual(before)
+})
