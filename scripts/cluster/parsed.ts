@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from '../core/crypto.ts'
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -51,8 +51,7 @@ function pathOf(text: string, overrides: readonly string[]): string | undefined 
   if (folder === undefined || folder === '') return undefined
   const by = program()
   if (by === undefined) return undefined
-  const hash = createHash('sha256').update(JSON.stringify([by, overrides, text]))
-  return join(folder, 'host-files', `${hash.digest('hex')}.json`)
+  return join(folder, 'host-files', `${hash('sha256', JSON.stringify([by, overrides, text]))}.json`)
 }
 
 /**

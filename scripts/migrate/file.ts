@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from '../core/crypto.ts'
 import { Fail } from '../core/fail.ts'
 import { type Statement, statementsOf, UnfinishedText } from './statement.ts'
 
@@ -143,7 +143,7 @@ function sectionOf({ file, text }: Source, mark: Mark, end: number): Section {
     text: body,
     line: mark.line + 1,
     transaction,
-    checksum: createHash('sha256').update(body.trim()).digest('hex'),
+    checksum: hash('sha256', body.trim()),
     statements,
   }
 }

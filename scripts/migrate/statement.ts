@@ -82,7 +82,7 @@ class Scan {
 
   #skipSpace(): void {
     for (;;) {
-      const space = this.#match(/\s+|--[^\n]*/y)
+      const space = this.#match(SPACE)
       if (space !== undefined) continue
       if (!this.#text.startsWith('/*', this.#at)) return
       this.#skipComment()
@@ -102,22 +102,24 @@ class Scan {
 
   /** Passes over what stands here; gives it when it is a bare word, in lower case. */
   #token(): string | undefined {
+    if (SINGLE.test(this.#text[this.#at]!)) {
+      this.#at += 1
+      return undefined
+    }
     const before = this.#at
     this.#skipSpace()
     if (this.#at > before) return undefined
     if (this.#quoted()) return undefined
-    const word = this.#match(/[\p{L}_\u0080-\uffff][\p{L}\p{N}_$\u0080-\uffff]*/uy)
+    const word = this.#match(WORD)
     if (word !== undefined) return word.toLowerCase()
-    if (this.#match(/\d[\p{L}\p{N}_$.]*/uy) === undefined) this.#at += 1
+    if (this.#match(NUMBER) === undefined) this.#at += 1
     return undefined
   }
 
   /** Passes over a text in quotes, if one begins here. */
   #quoted(): boolean {
     const offset = this.#at
-    const opened = this.#match(
-      /[eE]'|(?:[uU]&|[bBxXnN])?'|(?:[uU]&)?"|\$(?:[\p{L}_\u0080-\uffff][\p{L}\p{N}_\u0080-\uffff]*)?\$/uy,
-    )
+    const opened = this.#match(OPENS_QUOTES)
     if (opened === undefined) return false
     if (opened.endsWith('$')) {
       const end = this.#text.indexOf(opened, this.#at)
@@ -140,8 +142,17 @@ class Scan {
   }
 }
 
+/** What nothing longer begins with: neither a word nor a number, a quote or a comment. */
+const SINGLE = /[!#%&()*+,.:;<=>?@[\]^`{|}~]/
+const SPACE = /\s+|--[^\n]*/y
+const WORD = /[\p{L}_\u0080-\uffff][\p{L}\p{N}_$\u0080-\uffff]*/uy
+const NUMBER = /\d[\p{L}\p{N}_$.]*/uy
+const OPENS_QUOTES =
+  /[eE]'|(?:[uU]&|[bBxXnN])?'|(?:[uU]&)?"|\$(?:[\p{L}_\u0080-\uffff][\p{L}\p{N}_\u0080-\uffff]*)?\$/uy
+
 // The body of an SQL function: psql counts the same words, and only in CREATE [OR REPLACE] FUNCTION and PROCEDURE.
 function blockStep(words: readonly string[], depth: number): number {
+  if (words[0] !== 'create') return 0
   const isRoutine = /^create (or replace )?(function|procedure)\b/.test(words.slice(0, 4).join(' '))
   const [last, word] = words.slice(-2)
   if (!isRoutine) return 0
