@@ -187,7 +187,7 @@ function plain(catalog: (typeof PLAIN)[number]): string {
 
 /**
  * What is in operator families, those of initdb's included, which no dump brings over. A member hangs on no extension
- * itself: it belongs to one when its family, its operator or its function does.
+ * itself: it belongs to one when its family does or, in a family of initdb's, its operator or its function.
  */
 const MEMBERS = [
   [
@@ -204,7 +204,8 @@ const MEMBERS = [
 function members([catalog, family, usedIn, used, value]: (typeof MEMBERS)[number]): string {
   return `select o.type, o.identity, ${value} from ${catalog} c, lateral pg_identify_object('${catalog}'::regclass, c.oid, 0) o
     where ${isOfUser(catalog, 'c.oid')} and not exists (select from pg_depend e where e.deptype = 'e'
-      and (e.classid, e.objid) in (('pg_opfamily'::regclass, c.${family}), ('${usedIn}'::regclass, ${used})))`
+      and ((e.classid, e.objid) = ('pg_opfamily'::regclass, c.${family})
+        or c.${family} < 16384 and (e.classid, e.objid) = ('${usedIn}'::regclass, ${used})))`
 }
 
 /** Which dictionaries a text search configuration asks, in which order, for each kind of word. */

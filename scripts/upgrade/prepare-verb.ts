@@ -3,6 +3,7 @@ import { loadHost } from '../cluster/open.ts'
 import type { Call, Outcome, Verb } from '../core/cli.ts'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
+import { beginProgress } from '../core/progress.ts'
 import { type AptForecast, aptForecast, showForecast } from './apt.ts'
 import { hostWith, openSpec } from './place.ts'
 import { CHOICE, FAILS, type MakeSurroundings, requestOf } from './run-verb.ts'
@@ -29,7 +30,7 @@ async function prepare(call: Call, surroundingsOf: MakeSurroundings): Promise<Ou
   const { pair } = request
   const old = await openSpec(host, pair.old)
   const asks = await asksToUpgrade()
-  const apt = { asks, forecast: await aptForecast() }
+  const apt = { asks, forecast: await forecastShown(call.json) }
   if (call.planOnly) return outcomeOf('would be prepared', { pair, apt, backup: undefined, paused: [] })
   await using _lock = await holdResource(hostWith(host, pair.old), old, 'cluster')
   const written = upgradeLog(host, old.osUser)
@@ -60,6 +61,13 @@ async function prepare(call: Call, surroundingsOf: MakeSurroundings): Promise<Ou
   await written.write(state)
   await around.pauseJobs(paused)
   return outcomeOf('is prepared', { pair, apt, backup, paused })
+}
+
+/** With thousands of packages apt takes its time. */
+async function forecastShown(isJson: boolean): Promise<AptForecast | undefined> {
+  using progress = beginProgress('preparation', isJson)
+  progress.show('apt simulates the upgrade of the operating system')
+  return await aptForecast()
 }
 
 interface Prepared {
