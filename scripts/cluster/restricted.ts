@@ -1,41 +1,18 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import process from 'node:process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
 import { readTextIfAny } from '../core/file.ts'
 import { shellWord } from '../core/shell.ts'
 import type { Cluster } from './cluster.ts'
-import { connect, userId } from './connect.ts'
+import { isClosedFolder } from './closed-folder.ts'
+import { connect } from './connect.ts'
 import { isListening, livePid } from './ready.ts'
-
-/** A folder that only a cluster's OS user can look into, for a socket, a log and what else is passing. */
-export interface ClosedFolder extends AsyncDisposable {
-  readonly path: string
-}
-
-const CLOSED_FOLDER = join(tmpdir(), 'howdah-closed-')
 
 /** Whether a cluster, as it was opened, runs where nobody else can reach it. */
 export function isClosed({ socketDir }: Cluster): boolean {
-  return socketDir.startsWith(CLOSED_FOLDER)
-}
-
-/**
- * Makes a folder for a server that nobody else is to reach. Its name is short: a socket's path has 107 bytes.
- */
-export async function closedFolder(osUser: string): Promise<ClosedFolder> {
-  const path = await mkdtemp(CLOSED_FOLDER)
-  await run(['chmod', '0700', path])
-  if (process.getuid?.() === 0) await run(['chown', ownerWord(osUser), path])
-  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) }
-}
-
-function ownerWord(osUser: string): string {
-  const { uid, gid } = userId(osUser)
-  return `${uid}:${gid}`
+  return isClosedFolder(socketDir)
 }
 
 /** How a server is started behind closed doors. */

@@ -1,5 +1,6 @@
 import type { Cluster } from '../cluster/cluster.ts'
-import { closedFolder, startClosed, stopServer } from '../cluster/restricted.ts'
+import { closedFolder } from '../cluster/closed-folder.ts'
+import { startClosed, stopServer } from '../cluster/restricted.ts'
 import { withSession } from '../cluster/session.ts'
 import { ident, show } from '../cluster/sql.ts'
 import { mapAtOnce } from '../core/at-once.ts'

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import type { Cluster } from '../cluster/cluster.ts'
-import { closedFolder, startClosed, stopServer } from '../cluster/restricted.ts'
+import { closedFolder } from '../cluster/closed-folder.ts'
+import { startClosed, stopServer } from '../cluster/restricted.ts'
 import { withSession } from '../cluster/session.ts'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'

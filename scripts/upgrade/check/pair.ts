@@ -1,7 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Cluster } from '../../cluster/cluster.ts'
-import { closedFolder } from '../../cluster/restricted.ts'
+import { closedFolder } from '../../cluster/closed-folder.ts'
 import { Fail } from '../../core/fail.ts'
 import { renderConf } from '../../host/conf.ts'
 import type { Method } from '../state.ts'

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import type { Cluster } from '../../cluster/cluster.ts'
-import { closedFolder, startClosed, stopServer } from '../../cluster/restricted.ts'
+import { closedFolder } from '../../cluster/closed-folder.ts'
+import { startClosed, stopServer } from '../../cluster/restricted.ts'
 import type { Host, Postgres } from '../../host/schema.ts'
 import { bindirOf, makeCluster } from '../make.ts'
 import type { Origin } from '../origin.ts'
