@@ -145,10 +145,11 @@ class Scan {
 /** What nothing longer begins with: neither a word nor a number, a quote or a comment. */
 const SINGLE = /[!#%&()*+,.:;<=>?@[\]^`{|}~]/
 const SPACE = /\s+|--[^\n]*/y
-const WORD = /[\p{L}_\u0080-\uffff][\p{L}\p{N}_$\u0080-\uffff]*/uy
-const NUMBER = /\d[\p{L}\p{N}_$.]*/uy
+// Everything that is not ASCII belongs to a name (ident_start and ident_cont in src/backend/parser/scan.l).
+const WORD = /[A-Za-z_\u0080-\uffff][\w$\u0080-\uffff]*/y
+const NUMBER = /\d[\w$.\u0080-\uffff]*/y
 const OPENS_QUOTES =
-  /[eE]'|(?:[uU]&|[bBxXnN])?'|(?:[uU]&)?"|\$(?:[\p{L}_\u0080-\uffff][\p{L}\p{N}_\u0080-\uffff]*)?\$/uy
+  /[eE]'|(?:[uU]&|[bBxXnN])?'|(?:[uU]&)?"|\$(?:[A-Za-z_\u0080-\uffff][\w\u0080-\uffff]*)?\$/y
 
 // The body of an SQL function: psql counts the same words, and only in CREATE [OR REPLACE] FUNCTION and PROCEDURE.
 function blockStep(words: readonly string[], depth: number): number {
