@@ -1,6 +1,7 @@
 import { Readable, type Transform } from 'node:stream'
 import { constants, createGunzip, createZstdDecompress } from 'node:zlib'
 import { messageOf } from '../core/fail.ts'
+import { cutAtFrames } from './zstd-frames.ts'
 
 /** Bytes that are read from their beginning as often as is asked for. */
 export interface Packed {
@@ -28,15 +29,17 @@ const LEAST_BYTES = 64
  */
 export async function* unpacked(format: Format, packed: Packed): AsyncGenerator<Buffer, Unpacked> {
   let bytes = 0
+  const raw = format === 'zstd' ? cutAtFrames(packed.read()) : packed.read()
   try {
-    for await (const chunk of piped(unpackerOf(format, CHUNK_BYTES), packed.read())) {
+    for await (const chunk of piped(unpackerOf(format, CHUNK_BYTES), raw)) {
       bytes += chunk.length
       yield chunk
     }
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === undefined || !code.startsWith('Z')) throw error
-    yield* upToDamage(unpackerOf(format, LEAST_BYTES), packed.again(), bytes)
+    const again = format === 'zstd' ? cutAtFrames(packed.again()) : beforeTrailer(packed.again())
+    yield* upToDamage(unpackerOf(format, LEAST_BYTES), again, bytes)
     // A frame of zstd that has no end.
     if (code === 'Z_BUF_ERROR') return { isTorn: true, damage: undefined }
     return { isTorn: false, damage: `what is packed is damaged: ${messageOf(error)}` }
@@ -47,6 +50,18 @@ export async function* unpacked(format: Format, packed: Packed): AsyncGenerator<
 function unpackerOf(format: Format, chunkSize: number): Transform {
   if (format === 'zstd') return createZstdDecompress({ chunkSize })
   return createGunzip({ chunkSize, finishFlush: constants.Z_SYNC_FLUSH })
+}
+
+/** Bytes of the check and the length at the end of a gzip stream (RFC 1952). */
+const TRAILER_BYTES = 8
+
+/** Parts a trailer from what it is of: when that is wrong, all of this was unpacked before. */
+async function* beforeTrailer(raw: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void> {
+  for await (const chunk of raw) {
+    const end = Math.max(0, chunk.length - TRAILER_BYTES)
+    if (end > 0) yield chunk.subarray(0, end)
+    yield chunk.subarray(end)
+  }
 }
 
 async function* piped(unpack: Transform, raw: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void> {
