@@ -59,7 +59,10 @@ test('Debian 13: the cluster of 15 serves on the new libraries', { timeout: 480_
     `sed -i 's/bookworm/trixie/g' /etc/apt/sources.list $(ls /etc/apt/sources.list.d/*.sources 2>/dev/null || true)`,
   )
   const apt = 'DEBIAN_FRONTEND=noninteractive apt-get -qqy -o Dpkg::Options::=--force-confold'
-  await host.run(`apt-get -qq update && ${apt} full-upgrade`, { timeoutSeconds: 470 })
+  await host.run('apt-get -qq update')
+  const told = await howdah(['upgrade', 'prepare-os', '--to', '17', '--plan'])
+  expect(told.stdout).toMatch(/^apt .*trixie/m)
+  await host.run(`${apt} full-upgrade`, { timeoutSeconds: 470 })
   await host.keepDisk()
   expect((await host.run('cat /etc/debian_version')).stdout).toMatch(/^13/)
   expect(await clusters()).toEqual({ ...SPARE, '15/main': `${port} online` })
@@ -129,6 +132,9 @@ test('from the disk before: upgraded once more, and taken back', { timeout: 480_
   await howdah(['provision', 'plan', '--check'])
   const before = await backups()
   await until('a backup of 15', async () => (await backups()) > before)
+  const rehearsed = await howdah(['upgrade', 'rehearse', '--to', '17', '--from-backup'])
+  expect(rehearsed.stdout).toMatch(/\bThe Shop\b/)
+  expect(await clusters()).toEqual({ ...SPARE, '15/main': `${port} online` })
 })
 
 test(
