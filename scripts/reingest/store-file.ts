@@ -59,8 +59,10 @@ interface Task {
   readonly claimed: Claimed
 }
 
-/** What the server can say against the rows of one file: SQLSTATE classes data exception and integrity constraint. */
-const OF_THE_FILE = /^(22|23|54)/
+/** What the server can say against the rows of one file: SQLSTATE classes data exception, integrity constraint, limits. */
+const OF_THE_FILE = /^(22|23|54)|^53100$/
+/** A smaller file may have room; when not even the ledger has, the run ends. */
+const DISK_FULL = '53100'
 const UNIQUE_VIOLATION = '23505'
 
 async function tryFile(client: Client, run: Run, task: Task): Promise<Entry> {
@@ -75,7 +77,8 @@ async function tryFile(client: Client, run: Run, task: Task): Promise<Entry> {
         : typeof code === 'string' && (OF_THE_FILE.test(code) || FILE_ERRNO.test(code))
     if (!isOfFile) throw error
     await client.query('rollback to savepoint file')
-    return failed(task.claimed, messageOf(error))
+    const said = messageOf(error)
+    return failed(task.claimed, code === DISK_FULL ? `the server has no room for it: ${said}` : said)
   }
 }
 
