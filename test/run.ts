@@ -4,7 +4,7 @@
  *     howdah test                      # all of it; whole test hosts need root
  *     howdah test --no-journeys        # where no test host can be made
  *     howdah test test/plan role       # test files whose path has one of these in it
- *     howdah test --soak 100           # kill take, archive, prune and restore 100 times each
+ *     howdah test --soak 100           # kill take, archive, prune and restore 100 times each, upgrades in each phase
  *
  * Root without debootstrap, systemd-container or Ceph's packages (for a real S3 server) gets them by apt-get.
  *
@@ -56,7 +56,7 @@ await main({
         { flags: '--no-journeys', help: 'leave out the tests that need a whole host' },
         {
           flags: '--soak <rounds>',
-          help: 'only kill backups, archive and restores, so often each (a minute for five)',
+          help: 'only kill backups, archive and restores, so often each, and upgrades in each phase (ten minutes for five)',
         },
       ],
       run: testAll,
@@ -99,7 +99,7 @@ async function testSoak(rounds: unknown): Promise<Outcome> {
   if (!/^[1-9]\d*$/.test(String(rounds)))
     throw new Fail('usage', `"${String(rounds)}" is no number of rounds`)
   process.env['HOWDAH_SOAK'] = String(rounds)
-  const counts = await runTests(['test/backup/kill.test.ts'], false)
+  const counts = await runTests(['test/backup/kill.test.ts', 'test/upgrade/kill.test.ts'], false)
   return { text: `${counts.passed} passed, ${counts.failed} failed`, result: counts, ok: counts.failed === 0 }
 }
 

@@ -2,8 +2,9 @@ import type { Host } from '../host/schema.ts'
 import type { Cluster } from '../cluster/cluster.ts'
 import { openCluster } from '../cluster/open.ts'
 import { isClosed, stopServer } from '../cluster/restricted.ts'
-import { Fail } from '../core/fail.ts'
+import { Fail, messageOf } from '../core/fail.ts'
 import { protect } from '../core/interrupt.ts'
+import { log } from '../core/log.ts'
 import { removeBootUnit } from './boot-unit.ts'
 import { reloadUnits, setPort, setStart } from './doors.ts'
 import { removeCluster } from './make.ts'
@@ -44,8 +45,7 @@ async function takeBack(
   around: BackSurroundings,
 ): Promise<void> {
   const old = await openSpec(host, state.old)
-  const back: UpgradeState = { ...state, phase: 'back' }
-  await written.write(back)
+  await note(state, written)
   await endOrphans(written.folder)
   // One that serves, at boot for instance, goes on to do so.
   if (isClosed(old)) await stopServer(old)
@@ -64,6 +64,17 @@ async function takeBack(
   await removeBootUnit(host)
   await around.resumeJobs(state.paused ?? [])
   await written.remove()
+}
+
+/** That it is being taken back, for whoever comes after a crash. */
+async function note(state: UpgradeState, written: UpgradeLog): Promise<void> {
+  try {
+    await written.write({ ...state, phase: 'back' })
+  } catch (error) {
+    // On a disk that the new cluster has filled. What has never opened is taken back by the next run in any case.
+    if (state.opened !== undefined || state.phase === 'open') throw error
+    log('warning', `upgrade: it cannot be written down that this is taken back: ${messageOf(error)}`)
+  }
 }
 
 function noReturn({ method, new: target }: UpgradeState): Fail {

@@ -24,7 +24,7 @@ export interface Transfer {
 
 /**
  * Brings the files of the old cluster into the new one; both are stopped before and afterwards.
- * @throws {Fail} `command-failed` with what pg_upgrade said
+ * @throws {Fail} `command-failed` with what pg_upgrade said, `no-space`
  */
 export async function transferFiles(transfer: Transfer): Promise<void> {
   await using folder = await closedFolder(transfer.old.osUser)
@@ -51,12 +51,15 @@ export async function openTarget(cluster: Cluster): Promise<Target> {
 /**
  * Brings all rows of the old cluster, which runs behind closed doors, into the new one, which is stopped afterwards.
  * @param transfer.new as it is when it does not run; `target` is where it does
- * @throws {Fail} `command-failed` with what pg_restore said
+ * @throws {Fail} `command-failed` with what pg_restore said, `no-space`
  */
 export async function transferRows(
   transfer: Omit<Transfer, 'method' | 'logs'> & { readonly target: Target },
 ): Promise<void> {
-  await transferDump({ ...transfer, new: transfer.target.cluster })
+  await transferDump({ ...transfer, new: transfer.target.cluster }).catch(async (error: unknown) => {
+    await assertSpace(transfer.new.dataDir)
+    throw error
+  })
   await stopServer(transfer.new)
   // What was written without a sync is made durable at once, and before anybody relies on it.
   await run([join(transfer.new.bindir, 'initdb'), '--sync-only', '-D', transfer.new.dataDir], {
@@ -130,8 +133,9 @@ async function pgUpgrade(pair: Transfer, folder: string, more: readonly string[]
     okCodes: ANY,
   })
   if (done.code === 0) return
-  const logs = await keepLogs(pair, folder)
   await assertSpace(target.dataDir)
+  // Where they cannot be kept, what it printed is told in any case.
+  const logs = await keepLogs(pair, folder).catch(() => undefined)
   throw new Fail('command-failed', `pg_upgrade failed: ${await reasonOf(done.stdout, logs)}`, {
     hint: logs === undefined ? done.stderr.trim() : `All that it said is in "${logs}".`,
   })

@@ -1,4 +1,5 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
 import process from 'node:process'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -19,22 +20,36 @@ const upgrade = (host: UpgradeHost, verb: string, ...args: string[]): Promise<Sc
   return runScript(['upgrade', verb, ...choice, ...args, '-c', host.file])
 }
 
+const JOURNAL = 'state/journal/upgrade-port-5432.json'
+
+interface During {
+  readonly phase: string
+  readonly args: readonly string[]
+  readonly journal?: string
+}
+
 /** Runs an upgrade, and does something once it is in a phase. */
 async function runDuring(
   host: UpgradeHost,
-  { phase, args }: { phase: string; args: readonly string[] },
+  { phase, args, journal = join(host.server.dir, JOURNAL) }: During,
   action: (pid: number) => Promise<void>,
 ): Promise<ScriptResult> {
-  const journal = join(host.server.dir, 'state/journal/upgrade-port-5432.json')
-  return runScript(
+  const acted = Promise.withResolvers<void>()
+  const over = new AbortController()
+  const act = async (pid: number) => {
+    while (!(await readTextIfAny(journal))?.includes(`"phase": "${phase}"`)) {
+      over.signal.throwIfAborted()
+      await sleep(2)
+    }
+    await action(pid)
+  }
+  const done = await runScript(
     ['upgrade', 'run', '--to', String(TO), '--bindir', host.bindir, ...args, '-c', host.file],
-    {
-      onStart: async (pid) => {
-        while (!(await readTextIfAny(journal))?.includes(`"phase": "${phase}"`)) await sleep(2)
-        await action(pid)
-      },
-    },
+    { onStart: (pid) => void act(pid).then(acted.resolve, acted.reject) },
   )
+  over.abort(new Error(`it was never in the phase ${phase}: ${done.stderr}`))
+  await acted.promise
+  return done
 }
 
 /** When the server that the host file names was started. */
@@ -160,25 +175,60 @@ describe('what goes wrong while nobody can connect: the old cluster serves again
     await serves(host)
   })
 
-  test.runIf(process.getuid?.() === 0)('a disk that is full', async () => {
-    await using host = await upgradeHost([FROM, TO])
+  test('a port that somebody else takes meanwhile: neither can have it, and it is said; the old one serves once it is free', async () => {
+    await using host = await upgradeHost([FROM, TO], '', { settings: { listen_addresses: '127.0.0.1' } })
     await host.server.query('postgres', 'create table kept as select 1 as n')
-    const disk = join(host.server.dir, 'disk')
-    await mkdir(disk)
-    await run(['mount', '-t', 'tmpfs', '-o', 'size=500m,mode=0755', 'tmpfs', disk])
-    try {
-      const args = ['--data-dir', join(disk, 'data')]
-      const done = await runDuring(host, { phase: 'transfer', args }, async () => {
-        await run(['dd', 'if=/dev/zero', `of=${join(disk, 'filler')}`, 'bs=1M'], { okCodes: [1] })
-      })
-      expect(done.code).toBe(57)
-      expect(done.stderr).toContain(`there is no space left in "${join(disk, 'data')}"`)
-      await serves(host)
-      expect(await exists(join(disk, 'data'))).toBe(false)
-    } finally {
-      await run(['umount', '--lazy', disk])
-    }
+    const holder = createServer()
+    const done = await runDuring(host, { phase: 'start', args: [] }, async () => {
+      await new Promise<void>((resolve) => holder.listen(host.server.cluster.port, '127.0.0.1', resolve))
+    })
+    expect(done.code).toBe(25)
+    expect(done.stderr).toMatch(/the old cluster could not be opened again[^]*hint: howdah upgrade rollback/)
+    expect(done.stderr).toMatch(/could not bind IPv4 address "127\.0\.0\.1": Address already in use/)
+    await new Promise((resolve) => holder.close(resolve))
+    const back = await upgrade(host, 'rollback')
+    expect(back.stderr).not.toMatch(/error/)
+    await serves(host)
   })
+
+  // The journal of the upgrade is on that disk, too, as it is on most hosts.
+  const phases = process.env['HOWDAH_SOAK'] ? ['make', 'close', 'transfer', 'start', 'open'] : ['transfer']
+  const methods = process.env['HOWDAH_SOAK'] ? ['copy', 'dump'] : ['copy']
+  const full = methods.flatMap((method) => phases.map((phase) => [phase, method] as const))
+  test.runIf(process.getuid?.() === 0).each(full)(
+    'a disk that is full in the phase %s, by %s',
+    async (phase, method) => {
+      await using host = await upgradeHost([FROM, TO])
+      await host.server.query('postgres', 'create table kept as select 1 as n')
+      const disk = join(host.server.dir, 'disk')
+      await mkdir(disk)
+      await run(['mount', '-t', 'tmpfs', '-o', 'size=500m,mode=0755', 'tmpfs', disk])
+      try {
+        const state = `host.state_dir=${join(disk, 'state')}`
+        const journal = join(disk, 'state/journal/upgrade-port-5432.json')
+        const args = ['--method', method, '--data-dir', join(disk, 'data'), state]
+        const done = await runDuring(host, { phase, args, journal }, async () => {
+          await run(['dd', 'if=/dev/zero', `of=${join(disk, 'filler')}`, 'bs=1M'], { okCodes: [1] })
+        })
+        // A server that ends for want of it frees some: then what pg_restore has said is told.
+        if (phase === 'transfer' && (method === 'copy' || done.code !== 25)) {
+          expect(done.code).toBe(57)
+          expect(done.stderr).toContain(`there is no space left in "${join(disk, 'data')}"`)
+        }
+        await run(['rm', '-f', join(disk, 'filler')])
+        if (done.code !== 0) await upgrade(host, 'resume', state)
+        expect(await host.query('postgres', 'select n from kept')).toEqual([{ n: 1 }])
+        const isDone = (await host.cluster()).major === TO
+        const { stdout } = await upgrade(host, 'status', state)
+        expect(stdout).toMatch(isDone ? /kept: done/ : /^no upgrade is under way\n$/)
+        expect(await exists(join(disk, 'data'))).toBe(isDone)
+        if (isDone) await upgrade(host, 'rollback', '--allow', 'loses-writes', state)
+        expect((await host.cluster()).major).toBe(FROM)
+      } finally {
+        await run(['umount', '--lazy', disk])
+      }
+    },
+  )
 })
 
 test('after it is done: run says so, rollback asks for what is lost, and goes back', async () => {
