@@ -8,6 +8,7 @@ export default defineConfig({
     exclude: process.env['HOWDAH_TEST_NO_JOURNEYS'] ? ['test/journeys/**'] : [],
     testTimeout: 60_000,
     hookTimeout: 120_000,
-    maxWorkers: 2,
+    // More than the machines that run this have cores: many tests wait for servers and timers.
+    maxWorkers: 3,
   },
 })
