@@ -8,8 +8,9 @@
  * not a row in each line, or cannot be read at all, 30-33 server.
  */
 import { loadHost, requireCluster } from './cluster/open.ts'
-import { type Call, main, type Outcome } from './core/cli.ts'
+import { type Call, main, type OptionSpec, type Outcome } from './core/cli.ts'
 import { type Code, Fail } from './core/fail.ts'
+import { interrupted } from './core/interrupt.ts'
 import { log } from './core/log.ts'
 import { beginProgress } from './core/progress.ts'
 import { formatCount, formatSize } from './core/quantity.ts'
@@ -30,6 +31,8 @@ const FAILS: readonly Code[] = [
   'cluster-mismatch',
 ]
 
+const ALL: OptionSpec = { flags: '--all', help: 'each [reingest.NAME] of the host file, one after another' }
+
 await main({
   name: 'reingest',
   summary: 'fill tables again from the files that their rows came from',
@@ -39,6 +42,7 @@ await main({
       name: 'inventory',
       summary: 'look through the folders for files that are new, were changed, moved, or are gone',
       args: ['[name]'],
+      options: [ALL],
       common: ['file', 'plan'],
       fails: FAILS,
       run: lookForFiles,
@@ -47,6 +51,7 @@ await main({
       name: 'ingest',
       summary: 'read the files that are new or were changed; on several hosts at once, if you like',
       args: ['[name]'],
+      options: [ALL],
       common: ['file', 'plan'],
       fails: FAILS,
       run: ingestFiles,
@@ -55,6 +60,7 @@ await main({
       name: 'backfill',
       summary: 'the same as ingest',
       args: ['[name]'],
+      options: [ALL],
       common: ['file', 'plan'],
       fails: FAILS,
       run: ingestFiles,
@@ -63,6 +69,7 @@ await main({
       name: 'run',
       summary: 'inventory and ingest in one: what a schedule runs',
       args: ['[name]'],
+      options: [ALL],
       common: ['file', 'plan'],
       fails: FAILS,
       run: runOnce,
@@ -80,6 +87,7 @@ await main({
       name: 'verify',
       summary: 'read all files again, and compare each with the rows of the table',
       args: ['[name]'],
+      options: [ALL],
       common: ['file'],
       fails: FAILS,
       run: verifyFiles,
@@ -105,7 +113,7 @@ await main({
 })
 
 async function lookForFiles(call: Call): Promise<Outcome> {
-  return lookIn(await openJob(call), call)
+  return eachJob(call, (job) => lookIn(job, call))
 }
 
 async function lookIn(job: Job, call: Call): Promise<Outcome> {
@@ -125,14 +133,12 @@ async function lookIn(job: Job, call: Call): Promise<Outcome> {
 }
 
 async function ingestFiles(call: Call): Promise<Outcome> {
-  return ingestInto(await openJob(call), call)
+  return eachJob(call, (job) => ingestInto(job, call))
 }
 
 async function runOnce(call: Call): Promise<Outcome> {
   const { bothOf } = await import('./reingest/once.ts')
-  const job = await openJob(call)
-  const inventory = await lookIn(job, call)
-  return bothOf(inventory, await ingestInto(job, call))
+  return eachJob(call, async (job) => bothOf(await lookIn(job, call), await ingestInto(job, call)))
 }
 
 async function watchFolders(call: Call): Promise<Outcome> {
@@ -165,7 +171,10 @@ async function planned(job: Job): Promise<Outcome> {
 }
 
 async function verifyFiles(call: Call): Promise<Outcome> {
-  const job = await openJob(call)
+  return eachJob(call, (job) => verifyJob(job, call))
+}
+
+async function verifyJob(job: Job, call: Call): Promise<Outcome> {
   using progress = beginProgress(`reingest ${job.name}: verify`, call.json)
   const checked = await verify(job, (done, all) => progress.show(`${done} of ${all} files`))
   const ok = checked.differing.length === 0 && checked.extra === 0
@@ -183,6 +192,33 @@ async function enrollDrive(call: Call): Promise<Outcome> {
   const { enrollVerb, wantedOf } = await import('./reingest/replica-verb.ts')
   const { names, prefix } = wantedOf(call.args)
   return await enrollVerb(await openJob(call, names), call, prefix)
+}
+
+/** Does something with the job that is named, or the only one; with `--all` with each, whatever becomes of the others. */
+async function eachJob(call: Call, body: (job: Job) => Promise<Outcome>): Promise<Outcome> {
+  if (call.options['all'] !== true) return body(await openJob(call))
+  if (call.args.length > 0)
+    throw new Fail('usage', `--all is each [reingest.NAME], and "${call.args[0]}" is one`)
+  const { host } = await loadHost(call.file, call.overrides)
+  const names = Object.keys(host.reingest)
+  if (names.length === 0) return body(await openJob(call)) // which says so
+  const outcomes = new Map<string, Outcome>()
+  for (const name of names) {
+    outcomes.set(
+      name,
+      await openJob(call, [name])
+        .then(body)
+        .catch((error: unknown) => failed(name, error)),
+    )
+  }
+  const { allOf } = await import('./reingest/once.ts')
+  return allOf(outcomes)
+}
+
+function failed(name: string, error: unknown): Outcome {
+  if (interrupted.aborted || !(error instanceof Fail)) throw error
+  const { code, message, hint } = error
+  return { text: message, result: { job: name, error: { code, message, hint } }, fail: error }
 }
 
 async function openJob(call: Call, args: readonly string[] = call.args): Promise<Job> {

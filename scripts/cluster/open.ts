@@ -33,15 +33,16 @@ export async function loadHost(path: string, overrides: readonly string[] = []):
 
 /** Loads what checks a text only now: mostly that is not needed. */
 async function check(text: string, path: string, overrides: readonly string[]): Promise<LoadedHost> {
-  const [{ parseHost }, { readPersonal }] = await Promise.all([
+  const [{ parseHost }, { isPersonalOverride, readPersonal }] = await Promise.all([
     import('../host/host.ts'),
     import('../host/personal.ts'),
   ])
-  const personal = readPersonal(text)
+  const personal = readPersonal(text, overrides)
   if (personal !== undefined) {
     const { hostOfPersonal } = await import('./personal.ts')
     const own = await hostOfPersonal(personal, path)
-    return { host: parseHost(own, { path, overrides }), text: own, path }
+    const others = overrides.filter((override) => !isPersonalOverride(override))
+    return { host: parseHost(own, { path, overrides: others }), text: own, path }
   }
   const host = parseHost(text, { path, overrides })
   await keepParsed(text, overrides, host)

@@ -2,6 +2,7 @@ import { parse, TomlError } from 'smol-toml'
 import type { z } from 'zod'
 import { Fail, messageOf } from '../core/fail.ts'
 import { didYouMean } from '../core/nearest.ts'
+import { applyOverride, FORBIDDEN } from './override.ts'
 import { type Host, hostSchema, NOT_YET } from './schema.ts'
 import { lineOf, type Lines, linesOf } from './toml.ts'
 
@@ -186,9 +187,7 @@ function shapeOf(schema: z.core.$ZodType): Readonly<Record<string, z.core.$ZodTy
   return definition(schema).shape
 }
 
-// The schema passes over this key without a word, since it would change an object's prototype.
-const FORBIDDEN = '__proto__'
-
+// The schema passes over this key without a word.
 function forbiddenKeys(value: unknown, path: readonly PropertyKey[] = []): Found[] {
   if (typeof value !== 'object' || value === null) return []
   return Object.keys(value).flatMap((key) =>
@@ -248,37 +247,6 @@ function crossReferences(host: Host): Found[] {
     }
   }
   return found
-}
-
-/** Sets one key in the document. @returns its path */
-function applyOverride(document: Record<string, unknown>, override: string): string[] {
-  const separator = override.indexOf('=')
-  const keys = override.slice(0, separator).split('.')
-  const text = override.slice(separator + 1)
-  if (keys.some((key) => key === '' || key === FORBIDDEN)) {
-    throw new Fail('usage', `cannot understand the override "${override}"`, {
-      hint: 'Write it as table.key=value.',
-    })
-  }
-  let table = document
-  for (const key of keys.slice(0, -1)) {
-    if (!Object.hasOwn(table, key)) table[key] = {}
-    const next = table[key]
-    if (typeof next !== 'object' || next === null || Array.isArray(next)) {
-      throw new Fail('usage', `cannot set "${override}": "${key}" is no table`)
-    }
-    table = next as Record<string, unknown>
-  }
-  table[keys.at(-1)!] = overrideValue(text)
-  return keys
-}
-
-function overrideValue(text: string): unknown {
-  try {
-    return parse(`value = ${text}`)['value']
-  } catch {
-    return text // not TOML, so it is meant as it stands: a path, a name
-  }
 }
 
 function at(document: unknown, path: readonly PropertyKey[]): unknown {

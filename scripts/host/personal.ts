@@ -1,5 +1,6 @@
 import { parse, stringify, type TomlTable } from 'smol-toml'
 import { z } from 'zod'
+import { applyOverride, overrideKeys } from './override.ts'
 
 /** Where a personal database is put, and by which programs it runs. */
 export interface Surroundings {
@@ -42,12 +43,22 @@ const schema = z.strictObject({
   ignore_patterns: z.record(z.string(), z.array(z.string())).optional(),
 })
 
+/** Whether an `a.b=value` argument names a key of such a file; others are those of a host file. Pure. */
+export function isPersonalOverride(override: string): boolean {
+  return Object.hasOwn(schema.shape, overrideKeys(override)[0]!)
+}
+
 /**
  * Reads a file of `xtelemdb`; undefined when a text is none, and is to be read as a host file, with its errors. Pure.
+ * @param overrides `a.b=value` arguments, of which those count that name keys of such a file
+ * @throws {Fail} `usage` for an override that nobody understands
  */
-export function readPersonal(text: string): PersonalFile | undefined {
+export function readPersonal(text: string, overrides: readonly string[] = []): PersonalFile | undefined {
   if (/^format\s*=/m.test(text)) return undefined // a host file, which need not be parsed twice
-  const parsed = schema.safeParse(tomlOf(text))
+  const document = tomlOf(text)
+  if (document === undefined) return undefined
+  for (const override of overrides.filter(isPersonalOverride)) applyOverride(document, override)
+  const parsed = schema.safeParse(document)
   if (!parsed.success || (parsed.data.data_dirs === undefined && parsed.data.database === undefined))
     return undefined
   const {
@@ -101,6 +112,7 @@ function reingestOf(file: z.output<typeof schema>, database: string): TomlTable 
     decoders: { '.bintel': [...logdump, '--ext=.bintel', '-J', '-F'] },
     ...(file.hostname !== undefined && { hostname: file.hostname }),
     ...(file.parallel_jobs !== undefined && { jobs: file.parallel_jobs }),
+    ...(file.limit !== undefined && { limit: file.limit }),
     ...(files !== undefined && { ignore_files: files }),
     ...(directories !== undefined && { ignore_folders: directories }),
   }

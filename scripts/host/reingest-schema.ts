@@ -44,6 +44,7 @@ export const reingest = z.strictObject({
     ),
   timezone: zoneName.default('UTC').describe('of times in .ndjson and .csv files that name none'),
   jobs: z.int().min(1).max(64).default(2).describe('files that are read at the same time'),
+  limit: z.int().min(0).default(0).describe('files that one run reads at most; 0: all that need it'),
   watch: z.boolean().default(false).describe('a service reads files as they are written'),
   walk_every: duration
     .default('10min')

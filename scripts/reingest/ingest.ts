@@ -46,14 +46,16 @@ export async function ingest(job: Job, onState: (state: Standing) => void): Prom
   const summary = nothingDone()
   const client = await connectJob(job)
   const run: Run = await begin(client, job).finally(() => client.end())
+  let left = job.limit
   for (let isFirst = true; ; isFirst = false) {
-    const pending = await pendingOf(run)
+    const pending = left === 0 ? [] : (await pendingOf(run)).slice(0, left)
     if (pending.length === 0) return summary
     if (!isFirst) await sleep(200, undefined, { signal: interrupted }) // only those that others hold are left
     const totalFiles = pending.length + Object.values(summary.files).reduce((sum, count) => sum + count, 0)
     const totalBytes = pending.reduce((sum, { bytes }) => sum + bytes, summary.bytes)
     await readAll(run, pending, (file, tried) => {
       if (typeof tried === 'string') return
+      left -= 1
       add(summary, file, tried)
       onState({ summary, totalFiles, totalBytes })
     })
@@ -96,7 +98,7 @@ function nothingDone(): Summary {
 export async function planIngest(job: Job): Promise<Pending[]> {
   const client = await connectJob(job)
   try {
-    return await listPending(client, job, await serverNow(client))
+    return (await listPending(client, job, await serverNow(client))).slice(0, job.limit)
   } finally {
     await client.end()
   }

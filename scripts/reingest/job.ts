@@ -25,6 +25,8 @@ export interface Job {
   readonly decoders: Readonly<Record<string, readonly string[]>>
   readonly zone: string
   readonly jobs: number
+  /** How many files one run reads. */
+  readonly limit: number
 }
 
 /** Endings of names of files that can be read; of the last one by a decoder only. */
@@ -62,6 +64,7 @@ export function jobOf(host: Host, cluster: Cluster, wanted: string | undefined):
     decoders: spec.decoders,
     zone: spec.timezone,
     jobs: spec.jobs,
+    limit: spec.limit === 0 ? Infinity : spec.limit,
   }
 }
 

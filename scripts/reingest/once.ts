@@ -10,3 +10,21 @@ export function bothOf(inventory: Outcome, ingest: Outcome): Outcome {
   const outcome = { text, result: { inventory: inventory.result, ingest: ingest.result } }
   return fail ? { ...outcome, fail } : outcome
 }
+
+/**
+ * What several jobs of one run say, each under its name. One that failed has kept none of the others, and is told with
+ * them; the first failure gives the exit code. Pure.
+ */
+export function allOf(outcomes: ReadonlyMap<string, Outcome>): Outcome {
+  const all = [...outcomes.values()]
+  const fail = all.find((outcome) => outcome.fail !== undefined)?.fail
+  const text = [...outcomes].flatMap(([name, outcome]) =>
+    outcome.text === '' ? [] : [`${name}:`, outcome.text.replaceAll(/^/gm, '  ')],
+  )
+  const outcome = {
+    text: text.join('\n'),
+    result: { jobs: all.map(({ result }) => result) },
+    ok: fail === undefined && all.every(({ ok }) => ok !== false),
+  }
+  return fail ? { ...outcome, fail } : outcome
+}

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { parseHost } from '../../scripts/host/host.ts'
-import { readPersonal } from '../../scripts/host/personal.ts'
+import { isPersonalOverride, readPersonal } from '../../scripts/host/personal.ts'
 
 const AROUND = { folder: '/home/ada/.local/share/howdah/xtelem', major: 16, bindir: '/opt/conda/envs/db/bin' }
 
@@ -90,5 +90,25 @@ ignore_patterns = { files = [".+~"], directories = [] }
     ['a key of a wrong type', 'data_dirs = "x"\n'],
   ])('%s: is none', (_title, text) => {
     expect(readPersonal(text)).toBeUndefined()
+  })
+
+  test('arguments put a value over its own keys, and others are left to the host file', () => {
+    const over = [
+      'data_dirs=["/b"]',
+      'limit=5',
+      'parallel_jobs=3',
+      'database.host=aoc',
+      'reingest.telem.jobs=7',
+    ]
+    expect(over.map(isPersonalOverride)).toEqual([true, true, true, true, false])
+    const file = readPersonal(FILE, over)!
+    expect(file.isHere).toBe(false)
+    expect(parseHost(file.toHost(AROUND)).reingest['telem']).toMatchObject({
+      data_dirs: ['/b'],
+      limit: 5,
+      jobs: 3,
+    })
+    expect(readPersonal('limit = 3\n[database]\n', ['user=x', '__proto__.a=1'])?.user).toBe('xtelem')
+    expect(() => readPersonal(FILE, ['database.=x'])).toThrow('cannot understand the override')
   })
 })
