@@ -376,13 +376,13 @@ async function conclude(
 ): Promise<Upgraded> {
   const { host, around, written } = running
   const newHost = hostWith(host, state.new)
-  await completeStatistics(await openSpec(host, state.new), running.jobs)
+  const late = await completeStatistics(await openSpec(host, state.new), running.jobs)
   if (Object.keys(host.tablespaces).length > 0) await around.provision(newHost, ['tablespace'])
   await around.handOver(running.old, await openSpec(host, state.new))
   const backup = await around.backup(newHost)
   await around.resumeJobs(state.paused ?? [])
   await removeBootUnit(host)
-  const kept: UpgradeState = { ...state, phase: 'kept' }
+  const kept: UpgradeState = { ...state, phase: 'kept', notes: [...state.notes, ...late] }
   await written.write(kept)
   running.onPhase?.('kept')
   return { state: kept, finished, backup }

@@ -2,6 +2,8 @@ import { join } from 'node:path'
 import type { Cluster } from '../cluster/cluster.ts'
 import { withSession } from '../cluster/session.ts'
 import { run } from '../core/exec.ts'
+import { messageOf } from '../core/fail.ts'
+import { interrupted } from '../core/interrupt.ts'
 
 /**
  * Gives each table of one database that has no statistics a few, from a small sample: a new cluster opens with plans
@@ -34,18 +36,28 @@ const WITHOUT = `
   group by c.oid order by c.oid`
 
 /**
- * Statistics of everything, as autovacuum would make them in the end. From 18 on pg_upgrade brings those of the old
- * cluster over, and only what is missing is made.
+ * Makes statistics of everything, as autovacuum would in the end. From 18 on pg_upgrade brings those of the old cluster
+ * over, and only what is missing is made. What keeps them from being made, such as an index whose function fails, keeps
+ * nothing else waiting.
  * @param jobs sessions at once
+ * @returns what people should know of it
  */
-export async function completeStatistics(cluster: Cluster, jobs: number): Promise<void> {
+export async function completeStatistics(cluster: Cluster, jobs: number): Promise<string[]> {
   const missing = cluster.major >= 18 ? ['--missing-stats-only'] : []
   const { argv, env } = cluster.clientArguments('postgres')
   const place = argv.filter((word, at) => word !== '--dbname' && argv[at - 1] !== '--dbname')
   const options = ['--all', '--analyze-only', '--quiet', '--no-password', '--jobs', String(jobs), ...missing]
-  await run([join(cluster.bindir, 'vacuumdb'), ...place, ...options], {
-    as: cluster.osUser,
-    env,
-    timeoutSeconds: 86_400,
-  })
+  try {
+    await run([join(cluster.bindir, 'vacuumdb'), ...place, ...options], {
+      as: cluster.osUser,
+      env,
+      timeoutSeconds: 86_400,
+    })
+    return []
+  } catch (error) {
+    interrupted.throwIfAborted()
+    return [
+      `not all statistics could be made: ${messageOf(error)}. Make them by: vacuumdb --all --analyze-only`,
+    ]
+  }
 }
