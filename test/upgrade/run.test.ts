@@ -12,7 +12,8 @@ describe.each([
   [15, 17],
   [17, 18],
 ] as const)('%i to %i', (from, to) => {
-  test.each(['copy', 'link', 'dump'])(
+  // Swapping came with 18.
+  test.each(['copy', 'link', 'dump', ...(to >= 18 ? ['swap'] : [])])(
     'upgrade run --method %s: every object, role, setting and row is the same, and logins work',
     async (method) => {
       await using host = await upgradeHost([from, to], '[settings]\nwork_mem = "5MB"\n', {
