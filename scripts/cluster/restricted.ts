@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises'
+import { chmod, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { run } from '../core/exec.ts'
@@ -117,8 +117,14 @@ export const WAITING: readonly string[] = [...Object.keys(CLOSED), 'unix_socket_
 async function writeRules({ osUser, superuser }: Cluster, folder: string): Promise<Record<string, string>> {
   const files = { hba_file: join(folder, 'pg_hba.conf'), ident_file: join(folder, 'pg_ident.conf') }
   const ident = `howdah ${quoted(osUser)} ${quoted(superuser)}\n`
-  await writeFile(files.hba_file, `local all ${quoted(superuser)} peer map=howdah\n`, { mode: 0o644 })
-  await writeFile(files.ident_file, ident, { mode: 0o644 })
+  const rules = `local all ${quoted(superuser)} peer map=howdah\n`
+  for (const [path, text] of [
+    [files.hba_file, rules],
+    [files.ident_file, ident],
+  ] as const) {
+    await writeFile(path, text)
+    await chmod(path, 0o644) // whatever the umask
+  }
   return files
 }
 

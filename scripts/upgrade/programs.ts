@@ -1,4 +1,4 @@
-import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { shellWord } from '../core/shell.ts'
 
@@ -9,11 +9,14 @@ import { shellWord } from '../core/shell.ts'
  * @param folder is made; whoever runs pg_upgrade must be able to look into the one that it is in
  */
 export async function linkPrograms(bindir: string, folder: string): Promise<void> {
-  await mkdir(folder, { mode: 0o755 })
+  await mkdir(folder)
+  await chmod(folder, 0o755) // whatever the umask
   for (const name of await readdir(bindir)) {
     if (name !== 'pg_ctl') await symlink(join(bindir, name), join(folder, name))
   }
-  await writeFile(join(folder, 'pg_ctl'), quickText(join(bindir, 'pg_ctl')), { mode: 0o755 })
+  const quick = join(folder, 'pg_ctl')
+  await writeFile(quick, quickText(join(bindir, 'pg_ctl')))
+  await chmod(quick, 0o755)
 }
 
 /** It calls the program itself for all that it does, and waits in its place. Pure. */
