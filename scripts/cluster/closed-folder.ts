@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { lstat, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
@@ -25,7 +25,7 @@ export function isClosedFolder(path: string): boolean {
  * of processes that were killed go first, and servers with them that have their data there.
  */
 export async function closedFolder(osUser: string): Promise<ClosedFolder> {
-  await sweep()
+  await sweep(osUser)
   const path = await mkdtemp(join(tmpdir(), `howdah-closed-${process.pid}-`))
   await run(['chmod', '0700', path])
   if (process.getuid?.() === 0) await run(['chown', ownerWord(osUser), path])
@@ -37,20 +37,29 @@ function ownerWord(osUser: string): string {
   return `${uid}:${gid}`
 }
 
-async function sweep(): Promise<void> {
+async function sweep(osUser: string): Promise<void> {
   for (const name of await readdir(tmpdir())) {
     const owner = NAME.exec(name)?.[1]
     if (owner === undefined || isAlive(Number(owner))) continue
-    await clear(join(tmpdir(), name)).catch(() => {}) // somebody else's, whose run of this clears it
+    const folder = join(tmpdir(), name)
+    await clear(folder, osUser).catch(() => {}) // somebody else's, whose run of this clears it
   }
 }
 
-async function clear(folder: string): Promise<void> {
-  const scratch = await livePid(join(folder, 'data')).catch(() => undefined)
+async function clear(folder: string, osUser: string): Promise<void> {
+  // Anybody can make one of this name, with a link in it to the data of a server that serves.
+  if (!(await isFolderOf(folder, osUser))) return
+  const data = join(folder, 'data')
+  const scratch = (await isFolderOf(data, osUser)) ? await livePid(data) : undefined
   if (scratch !== undefined) await end(scratch)
   // Another one has its data elsewhere, and is stopped in order by whoever goes on with that.
   if ((await serversIn(folder)).some(isAlive)) return
-  await rm(folder, { recursive: true, force: true })
+  await run(['rm', '-rf', '--', folder])
+}
+
+async function isFolderOf(path: string, osUser: string): Promise<boolean> {
+  const found = await lstat(path).catch(() => undefined)
+  return found !== undefined && found.isDirectory() && found.uid === userId(osUser).uid
 }
 
 /** Nobody needs what is in its data directory any more. */

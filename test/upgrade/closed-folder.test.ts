@@ -1,10 +1,13 @@
+import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
+import { chown, mkdir, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { closedFolder } from '../../scripts/cluster/closed-folder.ts'
+import { userId } from '../../scripts/cluster/connect.ts'
 import { livePid } from '../../scripts/cluster/ready.ts'
 import { runScript } from '../support/script.ts'
 import { upgradeHost } from '../support/upgrade.ts'
@@ -45,3 +48,26 @@ test('the folder of a process that lives: stays', async () => {
   await using other = await closedFolder('postgres')
   expect([existsSync(one.path), existsSync(other.path)]).toEqual([true, true])
 })
+
+test.runIf(process.getuid?.() === 0)(
+  'a folder of that name that somebody else made, with a link to the data of a server that serves: nothing happens to either',
+  async () => {
+    await using host = await upgradeHost([15, 17])
+    const { dataDir, osUser } = host.server.cluster
+    const dead = spawnSync('true').pid
+    for (const [name, uid] of [
+      [`howdah-closed-${dead}-theirs`, 65_534],
+      [`howdah-closed-${dead}-linked`, userId(osUser).uid],
+    ] as const) {
+      const folder = join(tmpdir(), name)
+      await mkdir(folder)
+      await symlink(dataDir, join(folder, 'data'))
+      await chown(folder, uid, uid)
+    }
+    await using own = await closedFolder(osUser)
+    expect(existsSync(own.path)).toBe(true)
+    expect(await host.query('postgres', 'select 1 as n')).toEqual([{ n: 1 }])
+    expect(foldersOf(dead).map((path) => path.split('-').at(-1))).toEqual(['theirs'])
+    await rm(join(tmpdir(), `howdah-closed-${dead}-theirs`), { recursive: true })
+  },
+)
