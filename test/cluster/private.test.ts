@@ -1,4 +1,6 @@
-import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { mkdir, readdir, readFile, readlink, realpath, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
@@ -27,17 +29,26 @@ const postmaster = async () =>
 /** Kills the server as a crash of the machine does: all of its processes at once. */
 async function crash(): Promise<void> {
   const first = await postmaster()
-  const children = await readFile(`/proc/${first}/task/${first}/children`, 'utf8')
-  const all = [first, ...children.trim().split(' ').map(Number)]
-  for (const pid of all) process.kill(pid, 'SIGKILL')
-  const isThere = (pid: number) => {
-    try {
-      return process.kill(pid, 0)
-    } catch {
-      return false
+  process.kill(first, 'SIGKILL') // first of all, so that it makes no more of them
+  const seen = new Set([first])
+  do {
+    for (const pid of await inFolder()) {
+      seen.add(pid)
+      spawnSync('kill', ['-KILL', String(pid)])
     }
+    await sleep(10)
+  } while ([...seen].some((pid) => existsSync(`/proc/${pid}`))) // until nobody has its number any more
+}
+
+/** Processes that work in the data directory: all of a server's do. */
+async function inFolder(): Promise<number[]> {
+  const own = await realpath(cluster.dataDir)
+  const found: number[] = []
+  for (const name of await readdir('/proc')) {
+    const cwd = /^\d+$/.test(name) ? await readlink(`/proc/${name}/cwd`).catch(() => undefined) : undefined
+    if (cwd === own) found.push(Number(name))
   }
-  while (all.some(isThere)) await sleep(10)
+  return found
 }
 
 describe('openCluster: a private one', () => {
