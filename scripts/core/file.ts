@@ -1,4 +1,4 @@
-import { randomBytes } from './crypto.ts'
+import { randomBytes } from 'node:crypto'
 import { type FileHandle, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { Fail, messageOf } from './fail.ts'

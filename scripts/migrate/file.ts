@@ -1,4 +1,4 @@
-import { hash } from '../core/crypto.ts'
+import { hash } from 'node:crypto'
 import { Fail } from '../core/fail.ts'
 import { type Statement, statementsOf, UnfinishedText } from './statement.ts'
 

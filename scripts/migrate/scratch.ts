@@ -1,4 +1,4 @@
-import { randomBytes } from '../core/crypto.ts'
+import { randomBytes } from 'node:crypto'
 import type { Client } from 'pg'
 import type { Cluster } from '../cluster/cluster.ts'
 import { clientProgram } from '../cluster/program.ts'
