@@ -50,7 +50,7 @@ export async function startClosed(cluster: Cluster, options: ClosedOptions): Pro
       env: { LC_ALL: 'C.UTF-8' },
       timeoutSeconds: 660,
     })
-    await endedOr(started, () => isReady(cluster.dataDir))
+    await endedOr(started, () => isReadyIn(folder, cluster.dataDir))
   } catch (error) {
     if (!(error instanceof Fail) || error.code !== 'command-failed') throw error
     const text = await readTextIfAny(log)
@@ -85,10 +85,15 @@ async function endedOr(program: Promise<unknown>, isDone: () => Promise<boolean>
   await ended
 }
 
-/** Whether a server takes connections: the eighth line of its file says so (src/include/utils/pidfile.h). */
-async function isReady(dataDir: string): Promise<boolean> {
-  const status = (await readTextIfAny(join(dataDir, 'postmaster.pid')))?.split('\n')[7]?.trim()
-  return (status === 'ready' || status === 'standby') && (await livePid(dataDir)) !== undefined
+/**
+ * Whether a server takes connections in a folder: the lines of its file say where, and if (src/include/utils/pidfile.h).
+ * One that somebody else has started there meanwhile is none of ours.
+ */
+async function isReadyIn(folder: string, dataDir: string): Promise<boolean> {
+  const lines = (await readTextIfAny(join(dataDir, 'postmaster.pid')))?.split('\n') ?? []
+  const [place, status] = [lines[4], lines[7]?.trim()]
+  const isReady = place === folder && (status === 'ready' || status === 'standby')
+  return isReady && (await livePid(dataDir)) !== undefined
 }
 
 /** Nobody else is in this folder, so any number does. */
@@ -116,16 +121,23 @@ export const WAITING: readonly string[] = [...Object.keys(CLOSED), 'unix_socket_
 
 async function writeRules({ osUser, superuser }: Cluster, folder: string): Promise<Record<string, string>> {
   const files = { hba_file: join(folder, 'pg_hba.conf'), ident_file: join(folder, 'pg_ident.conf') }
-  const ident = `howdah ${quoted(osUser)} ${quoted(superuser)}\n`
-  const rules = `local all ${quoted(superuser)} peer map=howdah\n`
+  const rules = onlyRules(osUser, superuser)
   for (const [path, text] of [
-    [files.hba_file, rules],
-    [files.ident_file, ident],
+    [files.hba_file, rules.hba],
+    [files.ident_file, rules.ident],
   ] as const) {
     await writeFile(path, text)
     await chmod(path, 0o644) // whatever the umask
   }
   return files
+}
+
+/** What pg_hba.conf and pg_ident.conf say where one OS user alone may come in, as one role. Pure. */
+export function onlyRules(osUser: string, role: string): { readonly hba: string; readonly ident: string } {
+  return {
+    hba: `local all ${quoted(role)} peer map=howdah\n`,
+    ident: `howdah ${quoted(osUser)} ${quoted(role)}\n`,
+  }
 }
 
 function quoted(name: string): string {

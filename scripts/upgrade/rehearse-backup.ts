@@ -3,7 +3,7 @@ import process from 'node:process'
 import type { Cluster } from '../cluster/cluster.ts'
 import { userId } from '../cluster/connect.ts'
 import { closedFolder } from '../cluster/closed-folder.ts'
-import { startClosed, stopServer } from '../cluster/restricted.ts'
+import { onlyRules, startClosed, stopServer } from '../cluster/restricted.ts'
 import { withSession } from '../cluster/session.ts'
 import { Fail } from '../core/fail.ts'
 import { writeFileAtomic } from '../core/file.ts'
@@ -235,9 +235,9 @@ async function settingsOf(cluster: Cluster): Promise<ConfLine[]> {
 
 /** pg_upgrade starts servers by their own files, and comes as the role that initdb made. */
 async function letIn(cluster: Cluster, role: string): Promise<void> {
-  const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`
-  await write(cluster, 'pg_hba.conf', `local all ${quoted(role)} peer map=howdah\n`)
-  await write(cluster, 'pg_ident.conf', `howdah ${quoted(cluster.osUser)} ${quoted(role)}\n`)
+  const { hba, ident } = onlyRules(cluster.osUser, role)
+  await write(cluster, 'pg_hba.conf', hba)
+  await write(cluster, 'pg_ident.conf', ident)
 }
 
 async function write({ dataDir, osUser }: Cluster, name: string, text: string): Promise<void> {
