@@ -1,10 +1,10 @@
 import { join } from 'node:path'
 import type { Cluster } from '../cluster/cluster.ts'
 import { clientProgram } from '../cluster/program.ts'
-import { withSession } from '../cluster/session.ts'
 import { ident } from '../cluster/sql.ts'
 import { run } from '../core/exec.ts'
 import { Fail } from '../core/fail.ts'
+import { databasesOf } from './databases.ts'
 
 /** Two clusters that run behind closed doors. */
 export interface DumpTransfer {
@@ -16,8 +16,6 @@ export interface DumpTransfer {
   readonly isRehearsal?: boolean
 }
 
-const SETUP = 'set search_path to pg_catalog; set statement_timeout to 0'
-
 /**
  * Brings everything over by dumps, in several processes, and stops at the first error. For what pg_upgrade
  * cannot do: other checksums, another encoding of what initdb made, columns of types that it refuses.
@@ -25,14 +23,9 @@ const SETUP = 'set search_path to pg_catalog; set statement_timeout to 0'
  * @throws {Fail} `command-failed` with the statement that the new major does not take
  */
 export async function transferDump(dump: DumpTransfer): Promise<string[]> {
-  const names = await withSession(
-    { cluster: dump.old, database: 'postgres', setup: SETUP },
-    async (client) => {
-      const { rows } = await client.query<{ name: string }>(
-        `select datname as name from pg_database where datallowconn and datname <> 'template0' order by datname <> 'template1', 1`,
-      )
-      return rows.map(({ name }) => name)
-    },
+  // template1 first: it is made anew by a session in postgres, and that one by a session in it.
+  const names = (await databasesOf(dump.old)).toSorted(
+    (a, b) => Number(b === 'template1') - Number(a === 'template1'),
   )
   const place = (index: number) => join(dump.new.dataDir, `howdah-dump-${index}`)
   const taken: Promise<void>[] = []

@@ -6,6 +6,7 @@ import { ident, show } from '../cluster/sql.ts'
 import { mapAtOnce } from '../core/at-once.ts'
 import { type Resorted, resort } from './collation.ts'
 import { compareManifests } from './compare.ts'
+import { databasesOf } from './databases.ts'
 import { type Manifest, takeManifest } from './manifest.ts'
 import type { Method } from './state.ts'
 import { sketchStatistics } from './statistics.ts'
@@ -79,15 +80,6 @@ async function sketchedAndTaken(
 }
 
 const SETUP = 'set search_path to pg_catalog; set statement_timeout to 0; set client_min_messages to error'
-
-async function databasesOf(cluster: Cluster): Promise<string[]> {
-  return withSession({ cluster, database: 'postgres', setup: SETUP }, async (client) => {
-    const { rows } = await client.query<{ name: string }>(
-      `select datname as name from pg_database where datallowconn and datname <> 'template0' order by 1`,
-    )
-    return rows.map(({ name }) => name)
-  })
-}
 
 // pg_upgrade only writes a script that would do so.
 async function updateExtensions(cluster: Cluster, names: readonly string[]): Promise<string[]> {

@@ -2,6 +2,7 @@ import type { Client } from 'pg'
 import type { Cluster } from '../cluster/cluster.ts'
 import { withSession } from '../cluster/session.ts'
 import { mapAtOnce } from '../core/at-once.ts'
+import { CONNECTABLE } from './databases.ts'
 import { globalQueries } from './manifest-globals.ts'
 import { objectQueries } from './manifest-objects.ts'
 import { rowEntries } from './manifest-rows.ts'
@@ -93,8 +94,6 @@ const SETUP = `
   set extra_float_digits to 3; set bytea_output to hex; set quote_all_identifiers to off; set row_security to off;
   set xmloption to content; set lc_monetary to 'C'; set statement_timeout to 0; set lock_timeout to '60s';
   set idle_in_transaction_session_timeout to 0; begin isolation level repeatable read read only`
-
-const CONNECTABLE = `select datname as name from pg_database where datallowconn and datname <> 'template0' order by 1`
 
 const DATABASE_VERSIONS = `
   select 'collation version', format('%I', datname), datcollversion from pg_database where datcollversion is not null`

@@ -25,10 +25,10 @@ function quickText(program: string): string {
 # pg_ctl that waits in steps of some milliseconds. Start: whichever is first, the server or pg_ctl. Stop: pg_ctl
 # only asks; it could not tell the next server of the same folder from the one that is to stop.
 program=${shellWord(program)}
-data='' before='' verb=''
+data='' before=''
 for word; do
   [ "$before" != -D ] || data=$word
-  before=$word verb=$word
+  before=$word
 done
 pidfile=$data/postmaster.pid
 
