@@ -56,7 +56,7 @@ await main({
         { flags: '--no-journeys', help: 'leave out the tests that need a whole host' },
         {
           flags: '--soak <rounds>',
-          help: 'only kill backups, archive and restores, so often each, and upgrades in each phase (ten minutes for five)',
+          help: 'only kill backups, archive and restores, so often each, and upgrades in each phase, also with a full disk (ten minutes for five)',
         },
       ],
       run: testAll,
@@ -99,7 +99,10 @@ async function testSoak(rounds: unknown): Promise<Outcome> {
   if (!/^[1-9]\d*$/.test(String(rounds)))
     throw new Fail('usage', `"${String(rounds)}" is no number of rounds`)
   process.env['HOWDAH_SOAK'] = String(rounds)
-  const counts = await runTests(['test/backup/kill.test.ts', 'test/upgrade/kill.test.ts'], false)
+  const counts = await runTests(
+    ['test/backup/kill.test.ts', 'test/upgrade/kill.test.ts', 'test/upgrade/fault.test.ts'],
+    false,
+  )
   return { text: `${counts.passed} passed, ${counts.failed} failed`, result: counts, ok: counts.failed === 0 }
 }
 

@@ -197,12 +197,16 @@ describe('what goes wrong while nobody can connect: the old cluster serves again
   })
 
   // The journal of the upgrade is on that disk, too, as it is on most hosts.
-  const phases = process.env['HOWDAH_SOAK'] ? ['make', 'close', 'transfer', 'start', 'open'] : ['transfer']
-  const methods = process.env['HOWDAH_SOAK'] ? ['copy', 'dump'] : ['copy']
-  const full = methods.flatMap((method) => phases.map((phase) => [phase, method] as const))
+  // Whether the run fails, and with what, depends on what there was still to be written; but where files are copied.
+  const COPIED = ['transfer', 'copy', [57]] as const
+  const EVERY = ['make', 'close', 'transfer', 'start', 'open'].flatMap((phase) => [
+    [phase, 'dump', [0, 11, 25, 32, 57]] as const,
+    [phase, 'copy', [0, 11, 25, 32, 57]] as const,
+  ])
+  const full = process.env['HOWDAH_SOAK'] ? [COPIED, ...EVERY] : [COPIED]
   test.runIf(process.getuid?.() === 0).each(full)(
     'a disk that is full in the phase %s, by %s',
-    async (phase, method) => {
+    async (phase, method, codes) => {
       await using host = await upgradeHost([FROM, TO])
       await host.server.query('postgres', 'create table kept as select 1 as n')
       const disk = join(host.server.dir, 'disk')
@@ -215,10 +219,10 @@ describe('what goes wrong while nobody can connect: the old cluster serves again
         const done = await runDuring(host, { phase, args, journal }, async () => {
           await run(['dd', 'if=/dev/zero', `of=${join(disk, 'filler')}`, 'bs=1M'], { okCodes: [1] })
         })
-        // A server that ends for want of it frees some: then what pg_restore has said is told.
-        const isTold = phase === 'transfer' && method === 'copy'
-        const there = `there is no space left in "${join(disk, 'data')}"`
-        expect(isTold ? [done.code, done.stderr.includes(there)] : [57, true]).toEqual([57, true])
+        expect(codes).toContain(done.code)
+        expect(done.stderr.includes(`there is no space left in "${join(disk, 'data')}"`)).toBe(
+          done.code === 57,
+        )
         await run(['rm', '-f', join(disk, 'filler')])
         if (done.code !== 0) await upgrade(host, 'resume', state)
         expect(await host.query('postgres', 'select n from kept')).toEqual([{ n: 1 }])
