@@ -7,9 +7,13 @@ import type { Applied } from './state.ts'
 /** Where applied migrations are noted: in each database, so that a dump or an upgrade of it keeps them. */
 export const LEDGER = 'howdah.migration'
 
-/** Makes the ledger where it is not there. It belongs to the superuser and nobody else may read it. */
+/**
+ * Makes the ledger where it is not there. It belongs to the superuser and nobody else may read it. It is on the disk
+ * with the first commit after it that is.
+ */
 export async function makeLedger(client: Client): Promise<void> {
   await client.query(`
+    begin; set local synchronous_commit = off;
     create schema if not exists howdah;
     create table if not exists ${LEDGER} (
       version numeric primary key,
@@ -22,7 +26,8 @@ export async function makeLedger(client: Client): Promise<void> {
       applied_by text not null default session_user,
       applied_with text not null
     );
-    comment on table ${LEDGER} is 'migrations that were applied by howdah migrate'`)
+    comment on table ${LEDGER} is 'migrations that were applied by howdah migrate';
+    commit`)
 }
 
 /** All rows of the ledger, in the order in which they were applied; none where there is no ledger. */

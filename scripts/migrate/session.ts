@@ -42,15 +42,19 @@ export async function openSession(
   options: Pick<RunOptions, 'waitSeconds'>,
 ): Promise<MigrateSession> {
   await using opened = new AsyncDisposableStack()
+  const clients: Client[] = []
+  opened.defer(async () => void (await Promise.all(clients.map((client) => client.end()))))
   const connect = async (applicationName: string) => {
     const client = await connectTo(cluster, database, applicationName)
-    opened.defer(() => client.end())
+    clients.push(client)
     return client
   }
   const both = await Promise.allSettled([connect('howdah migrate: lock'), connect('howdah migrate')])
   const [holder, client] = both.map((one) => valueOf(one)) as [Client, Client]
-  await takeLock(holder, database, options.waitSeconds)
-  const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid')
+  const [{ rows }] = await Promise.all([
+    client.query<{ pid: number }>('select pg_backend_pid() as pid'),
+    takeLock(holder, database, options.waitSeconds),
+  ])
   const kept = opened.move()
   return {
     client,
