@@ -8,12 +8,12 @@ import { Fail } from '../core/fail.ts'
 import { formatDuration, formatSize, parseDuration } from '../core/quantity.ts'
 import { currentUser } from '../core/user.ts'
 import type { Host } from '../host/schema.ts'
-import { goBack } from './back.ts'
+import { assertWayBack, goBack } from './back.ts'
 import { dataDirOf, removeCluster } from './make.ts'
 import { hostWith, openSpec } from './place.ts'
 import { FAILS, type MakeSurroundings } from './run-verb.ts'
 import { nameOf, nextOf, outageOf, PHASE_TEXT } from './show.ts'
-import { sharesFiles, type UpgradeLog, upgradeLog, type UpgradeState } from './state.ts'
+import { hasWayBack, isDone, type UpgradeLog, upgradeLog, type UpgradeState } from './state.ts'
 
 /** `upgrade status` */
 export const statusVerb: Verb = {
@@ -59,7 +59,7 @@ async function status(call: Call): Promise<Outcome> {
     opened: state.opened ?? null,
     outageSeconds: outage ?? null,
     notes: state.notes,
-    hasWayBack: !sharesFiles(state),
+    hasWayBack: hasWayBack(state),
     next: nextOf(state),
   }
   const lines = [
@@ -75,6 +75,7 @@ async function rollback(call: Call, surroundingsOf: MakeSurroundings): Promise<O
   const loaded = await loadHost(call.file, call.overrides)
   const { host } = loaded
   const state = await required(logOf(host))
+  assertWayBack(state)
   const old = await openSpec(host, state.old)
   await using _lock = await holdResource(hostWith(host, state.old), old, 'cluster')
   const lost = await lostBy(host, state)
@@ -123,7 +124,7 @@ async function lostBy(
 async function finalize(call: Call): Promise<Outcome> {
   const { host } = await loadHost(call.file, call.overrides)
   const state = await required(logOf(host))
-  if (state.phase !== 'kept') {
+  if (!isDone(state)) {
     throw new Fail('plan-impossible', `the upgrade is at "${state.phase}": ${PHASE_TEXT[state.phase]}`, {
       hint: 'Finish it first: howdah upgrade run',
     })
@@ -138,7 +139,7 @@ async function finalize(call: Call): Promise<Outcome> {
       text: `- ${what} is dropped`,
       result: { dropped: nameOf(state.old), waitSeconds: Math.max(0, rest) },
     }
-  if (rest > 0 && !call.allow.has('drops-early')) {
+  if (rest > 0 && state.phase === 'kept' && !call.allow.has('drops-early')) {
     throw new Fail(
       'hazard-refused',
       `nothing was changed: ${what} is kept for ${formatDuration(rest)} more`,
@@ -148,8 +149,9 @@ async function finalize(call: Call): Promise<Outcome> {
     )
   }
   await assertServing(cluster)
-  await removeCluster(hostWith(host, state.old), cluster.osUser)
   const written = logOf(host, cluster)
+  await written.write({ ...state, phase: 'drop' })
+  await removeCluster(hostWith(host, state.old), cluster.osUser)
   await written.remove()
   await rm(written.folder, { recursive: true, force: true })
   return { text: `${what} is dropped`, result: { dropped: nameOf(state.old) } }

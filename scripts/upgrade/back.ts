@@ -10,7 +10,7 @@ import { reloadUnits, setPort, setStart } from './doors.ts'
 import { removeCluster } from './make.ts'
 import { endOrphans } from './orphans.ts'
 import { editedFor, hostWith, openSpec, writeHostFile } from './place.ts'
-import { sharesFiles, type UpgradeLog, type UpgradeState } from './state.ts'
+import { hasWayBack, type UpgradeLog, type UpgradeState } from './state.ts'
 import { enableOld } from './transfer.ts'
 
 /** What going back needs of others. */
@@ -21,7 +21,7 @@ export interface BackSurroundings {
 
 /**
  * Removes the new cluster and lets the old one serve as before. Done again after a crash it goes on.
- * @throws {Fail} `plan-impossible` when the files of the old cluster are the new one's by now
+ * @throws {Fail} what {@link assertWayBack} throws
  */
 export async function goBack(
   host: Host,
@@ -29,7 +29,7 @@ export async function goBack(
   written: UpgradeLog,
   around: BackSurroundings,
 ): Promise<void> {
-  if (sharesFiles(state)) throw noReturn(state)
+  assertWayBack(state)
   if (state.phase === 'prepared') {
     await around.resumeJobs(state.paused ?? [])
     await written.remove()
@@ -51,15 +51,23 @@ async function takeBack(
   if (isClosed(old)) await stopServer(old)
   const newHost = hostWith(host, state.new)
   const target = await openCluster(newHost)
-  // It may have been made only in part.
-  if (state.opened !== undefined && target) await around.handOver(target, old)
-  await removeCluster(newHost, old.osUser)
+  if (state.opened !== undefined && target) {
+    await around.handOver(target, old)
+    await setStart(state.new, 'manual', 'An upgrade is being taken back.')
+    await stopServer(target)
+  } else await removeCluster(newHost, old.osUser) // made only in part, maybe, and the disk may be full of it
   await enableOld(old)
   await setPort(state.old, state.old.port)
   await setStart(state.old, 'auto', 'As before: an upgrade was taken back.')
   await writeHostFile(state.file, await editedFor(state.file, state.old, state.new))
   const cluster = await openSpec(host, state.old)
   if (!(await cluster.isRunning())) await cluster.start()
+  if (state.opened !== undefined && target) {
+    // Nothing of one that people have written into goes before the old one serves; then there is nothing to ask it.
+    const { opened: _opened, ...rest } = state
+    await written.write({ ...rest, phase: 'back' })
+    await removeCluster(newHost, old.osUser)
+  }
   await reloadUnits(state.old)
   await removeBootUnit(host)
   await around.resumeJobs(state.paused ?? [])
@@ -77,8 +85,19 @@ async function note(state: UpgradeState, written: UpgradeLog): Promise<void> {
   }
 }
 
-function noReturn({ method, new: target }: UpgradeState): Fail {
-  return new Fail(
+/**
+ * That the old cluster can serve again.
+ * @throws {Fail} `plan-impossible` when its files are the new one's by now, or it is being dropped
+ */
+export function assertWayBack(state: UpgradeState): void {
+  if (hasWayBack(state)) return
+  const { phase, method, new: target } = state
+  if (phase === 'drop') {
+    throw new Fail('plan-impossible', 'there is no way back: the old cluster is being dropped', {
+      hint: 'Go on with that: howdah upgrade finalize',
+    })
+  }
+  throw new Fail(
     'plan-impossible',
     `there is no way back: by the method ${method} the files of the old cluster became those of ${target.major} when that was started`,
     { hint: 'The newest backup of the old cluster has what it held: howdah restore cluster --plan' },

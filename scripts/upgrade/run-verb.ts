@@ -10,7 +10,7 @@ import { planUpgrade } from './plan.ts'
 import { type Asked, type Pair, pairOf } from './place.ts'
 import { resumeUpgrade, runUpgrade, type Surroundings, type Upgraded, type UpgradeRequest } from './run.ts'
 import { nameOf, nextOf, PHASE_TEXT, showPlan, showUpgraded } from './show.ts'
-import { type Method, upgradeLog } from './state.ts'
+import { isDone, type Method, upgradeLog } from './state.ts'
 
 /** Makes what an upgrade needs of other capabilities. */
 export type MakeSurroundings = (loaded: LoadedHost, call: Call) => Surroundings
@@ -76,7 +76,7 @@ async function resume(call: Call, surroundingsOf: MakeSurroundings): Promise<Out
   const loaded = await loadHost(call.file, call.overrides)
   const state = await upgradeLog(loaded.host, currentUser()).read()
   if (state === undefined) return { text: 'no upgrade is under way', result: null }
-  if (state.phase === 'kept' || state.phase === 'prepared') {
+  if (isDone(state) || state.phase === 'prepared') {
     return { text: `there is nothing to finish; ${nextOf(state)}`, result: null }
   }
   const upgraded = await resumeUpgrade(await requestOf(loaded, call), surroundingsOf(loaded, call))

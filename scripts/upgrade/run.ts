@@ -27,6 +27,7 @@ import { editedFor, hostWith, openSpec, packagesFor, type Pair } from './place.t
 import { rehearse } from './rehearse.ts'
 import { chooseMethod } from './space.ts'
 import {
+  isDone,
   type Method,
   type Phase,
   sharesFiles,
@@ -101,7 +102,7 @@ export async function runUpgrade(request: UpgradeRequest, around: Surroundings):
   markPrograms(written.folder)
   const running: Running = { ...request, around, written, jobs: request.jobs ?? availableParallelism(), old }
   const before = await written.read()
-  if (before?.phase === 'kept') return { state: before, finished: undefined, backup: undefined }
+  if (before && isDone(before)) return { state: before, finished: undefined, backup: undefined }
   const state = before && (await resumed(running, before))
   if (state === undefined) {
     // A dead run may have left it elsewhere than it is now.
@@ -123,7 +124,7 @@ export async function resumeUpgrade(
   const old = await openSpec(host, pair.old)
   const written = upgradeLog(host, old.osUser)
   const state = await written.read()
-  if (state === undefined || state.phase === 'prepared' || state.phase === 'kept') return undefined
+  if (state === undefined || state.phase === 'prepared' || isDone(state)) return undefined
   if (await canFinish(old, state)) return runUpgrade(request, around)
   await using _lock = await holdResource(hostWith(host, pair.old), old, 'cluster')
   await goBack(host, state, written, around)

@@ -20,6 +20,7 @@ export const PHASE_TEXT: Readonly<Record<Phase, string>> = {
   open: 'the new cluster takes the place of the old one',
   after: 'the new cluster serves; its first backup is taken',
   kept: 'done; the old cluster is kept',
+  drop: 'done; the old cluster is being dropped',
   back: 'the upgrade is taken back',
 }
 
@@ -32,7 +33,8 @@ export function outageOf({ closed, opened }: UpgradeState): number | undefined {
 /** Lines of a plan. */
 export function showPlan(plan: UpgradePlan): string {
   const { from, to, method, verify, size, dataDir, earlier } = plan
-  if (earlier === 'kept') return `${from} was upgraded to ${to} already. Next: howdah upgrade status`
+  if (earlier === 'kept' || earlier === 'drop')
+    return `${from} was upgraded to ${to} already. Next: howdah upgrade status`
   if (earlier !== undefined)
     return `an upgrade to ${to} was begun and is at "${earlier}": it is finished or undone first`
   const isOneWay = method === 'link' || method === 'swap'
@@ -81,6 +83,8 @@ export function nextOf(state: UpgradeState): string {
       return method === 'link' || method === 'swap'
         ? 'there is no way back; the old cluster goes with: howdah upgrade finalize'
         : 'the old cluster is kept: howdah upgrade rollback goes back to it, howdah upgrade finalize drops it'
+    case 'drop':
+      return 'next: howdah upgrade finalize, which goes on to drop the old cluster'
     case 'after':
     case 'open':
       return 'next: howdah upgrade run, which finishes it'

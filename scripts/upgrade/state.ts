@@ -18,9 +18,20 @@ export type Method = 'copy' | 'clone' | 'link' | 'swap' | 'dump'
  * - `open`: it takes the old one's port and place. The outage ends with it
  * - `after`: it serves; its first backup is taken, jobs run again
  * - `kept`: done; the old one is kept, and stopped
+ * - `drop`: the old one is being dropped
  * - `back`: an upgrade is being undone
  */
-export type Phase = 'prepared' | 'make' | 'close' | 'transfer' | 'start' | 'open' | 'after' | 'kept' | 'back'
+export type Phase =
+  | 'prepared'
+  | 'make'
+  | 'close'
+  | 'transfer'
+  | 'start'
+  | 'open'
+  | 'after'
+  | 'kept'
+  | 'drop'
+  | 'back'
 
 /** An upgrade, as far as it has come: plain data. Times are ISO texts. */
 export interface UpgradeState {
@@ -68,9 +79,20 @@ export function upgradeLog({ host, postgres }: Host, osUser: string): UpgradeLog
   }
 }
 
+/** Whether the new cluster has the place of the old one for good. */
+export function isDone({ phase }: UpgradeState): boolean {
+  return phase === 'kept' || phase === 'drop'
+}
+
+/** Whether the old cluster can serve again as it was. */
+export function hasWayBack(state: UpgradeState): boolean {
+  return state.phase !== 'drop' && !sharesFiles(state)
+}
+
 /** Whether the files of the old cluster are, or may be, those that the new one writes to. */
 export function sharesFiles({ method, phase }: Pick<UpgradeState, 'method' | 'phase'>): boolean {
-  const isStarted = phase === 'start' || phase === 'open' || phase === 'after' || phase === 'kept'
+  const isStarted =
+    phase === 'start' || phase === 'open' || phase === 'after' || phase === 'kept' || phase === 'drop'
   // Swapped files are gone from the old one as soon as the transfer begins.
   return method === 'swap' ? isStarted || phase === 'transfer' : method === 'link' && isStarted
 }

@@ -239,7 +239,7 @@ describe('what goes wrong while nobody can connect: the old cluster serves again
   )
 })
 
-test('after it is done: run says so, rollback asks for what is lost, and goes back', async () => {
+test('after it is done: run says so, rollback asks for what is lost, keeps that while the old cluster does not start, and goes back', async () => {
   await using host = await upgradeHost([FROM, TO])
   await host.server.query('postgres', 'create table kept as select 1 as n')
   await host.server.query('postgres', NO_STATISTICS)
@@ -259,8 +259,15 @@ test('after it is done: run says so, rollback asks for what is lost, and goes ba
   const refused = await upgrade(host, 'rollback')
   expect(refused.code).toBe(40)
   expect(refused.stderr).toMatch(/going back loses what was written since \S+ \([\d.]+ [kM]?i?B of WAL\)/)
+  const control = join(host.server.dir, 'data/global/pg_control')
+  await run(['mv', control, `${control}.away`])
+  const stuck = await upgrade(host, 'rollback', '--allow', 'loses-writes')
+  expect(stuck.code).not.toBe(0)
+  expect(await exists(join(host.server.dir, 'data-17/base'))).toBe(true)
+  await run(['mv', `${control}.away`, control])
   const back = await upgrade(host, 'rollback', '--allow', 'loses-writes')
   expect(back.stderr).not.toMatch(/error/)
+  expect(await exists(join(host.server.dir, 'data-17'))).toBe(false)
   expect(await host.query('postgres', 'select n from kept')).toEqual([{ n: 1 }])
   expect((await upgrade(host, 'rollback')).stderr).toContain('no upgrade is under way, and none is kept')
 })
@@ -268,9 +275,11 @@ test('after it is done: run says so, rollback asks for what is lost, and goes ba
 test('finalize: drops the old cluster when it was kept long enough, and never before', async () => {
   await using host = await upgradeHost([FROM, TO])
   await upgrade(host, 'run', '--method', 'link')
-  const back = await upgrade(host, 'rollback', '--allow', 'loses-writes')
-  expect(back.code).toBe(42)
-  expect(back.stderr).toContain('there is no way back: by the method link')
+  for (const more of ['--plan', '--allow=loses-writes']) {
+    const back = await upgrade(host, 'rollback', more)
+    expect(back.code).toBe(42)
+    expect(back.stderr).toContain('there is no way back: by the method link')
+  }
   const early = await upgrade(host, 'finalize')
   expect(early.code).toBe(40)
   expect(early.stderr).toMatch(/is kept for .* more/)
@@ -279,6 +288,30 @@ test('finalize: drops the old cluster when it was kept long enough, and never be
   expect(await exists(join(host.server.dir, 'data'))).toBe(false)
   expect((await host.cluster()).major).toBe(TO)
   expect(await host.query('postgres', 'select 1 as n')).toEqual([{ n: 1 }])
+})
+
+test('finalize, killed in its midst: there is no way back any more, and done again it drops the rest', async () => {
+  await using host = await upgradeHost([FROM, TO])
+  await host.server.query('postgres', 'create table kept as select 1 as n')
+  await upgrade(host, 'run')
+  const args = ['upgrade', 'finalize', '--allow', 'drops-early', '-c', host.file]
+  const killed = await runScript(args, {
+    onStart: async (pid) => {
+      while (!(await readTextIfAny(join(host.server.dir, JOURNAL)))?.includes('"phase": "drop"'))
+        await sleep(2)
+      process.kill(pid, 'SIGKILL')
+    },
+  })
+  expect(killed.signal).toBe('SIGKILL')
+  const back = await upgrade(host, 'rollback', '--allow', 'loses-writes')
+  expect(back.code).toBe(42)
+  expect(back.stderr).toContain('there is no way back: the old cluster is being dropped')
+  expect((await upgrade(host, 'status')).stdout).toMatch(/drop: done; [^]*next: howdah upgrade finalize/)
+  expect((await upgrade(host, 'run')).code).toBe(0)
+  const dropped = await upgrade(host, 'finalize')
+  expect(dropped.stderr).not.toMatch(/error/)
+  expect(await exists(join(host.server.dir, 'data'))).toBe(false)
+  expect(await host.query('postgres', 'select n from kept')).toEqual([{ n: 1 }])
 })
 
 // ANALYZE calls the function of an index, and this one wants a setting that no other session has.
