@@ -8,10 +8,12 @@ import type { Host } from '../host/schema.ts'
 /**
  * A unit of systemd that, should the machine go down while nobody can connect, finishes or undoes the upgrade when it
  * is up again: until then neither cluster might serve. It stands from before the doors close until they are open.
+ * @param file absolute path of the host file
+ * @param overrides the `a.b=value` arguments that were put over it
  */
-export async function installBootUnit(host: Host, file: string): Promise<void> {
+export async function installBootUnit(host: Host, file: string, overrides: readonly string[]): Promise<void> {
   if (!(await isWanted(host))) return
-  await writeFileAtomic(pathOf(host), unitText(file), { mode: 0o644 })
+  await writeFileAtomic(pathOf(host), bootUnitText(file, overrides), { mode: 0o644 })
   await run(['systemctl', 'daemon-reload'])
   await run(['systemctl', '--quiet', 'enable', unitOf(host)])
 }
@@ -38,8 +40,9 @@ function pathOf(host: Host): string {
 
 const LAUNCHER = join(import.meta.dirname, '../howdah')
 
-// After the clusters that start at boot: those that can do so are up by then.
-function unitText(file: string): string {
+/** The text of that unit, which comes after the clusters that start at boot: those that can do so are up by then. Pure. */
+export function bootUnitText(file: string, overrides: readonly string[]): string {
+  const argv = [LAUNCHER, 'upgrade', 'resume', '-c', file, ...overrides]
   return `# Written by howdah upgrade run, which removes it.
 [Unit]
 Description=Howdah: finishes or undoes an upgrade that was cut off
@@ -48,7 +51,7 @@ RequiresMountsFor=${quoted(LAUNCHER)} ${quoted(file)}
 
 [Service]
 Type=oneshot
-ExecStart=${quoted(LAUNCHER)} upgrade resume -c ${quoted(file)}
+ExecStart=${argv.map((word) => quoted(word)).join(' ')}
 TimeoutStartSec=infinity
 
 [Install]

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import { type LoadedHost, loadHost } from '../cluster/open.ts'
 import { askYes, canAsk } from '../core/ask.ts'
 import type { Call, OptionSpec, Outcome, Verb } from '../core/cli.ts'
@@ -130,7 +131,8 @@ export async function requestOf(loaded: LoadedHost, call: Call): Promise<Upgrade
   }
   return {
     host,
-    file: call.file,
+    file: resolve(call.file),
+    overrides: call.overrides,
     pair: (await begunPair(host, asked)) ?? (await pairOf(host, asked)),
     method: METHODS.find((each): each is Method | 'auto' => each === method) ?? host.upgrade.method,
     verify: VERIFIES.find((each): each is Manifest['verify'] => each === verify) ?? host.upgrade.verify,

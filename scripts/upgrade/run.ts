@@ -60,8 +60,10 @@ export interface Surroundings {
 /** What is to be done. */
 export interface UpgradeRequest {
   readonly host: Host
-  /** The host file, which is edited. */
+  /** The host file, which is edited: an absolute path. */
   readonly file: string
+  /** `a.b=value` arguments that were put over it. */
+  readonly overrides: readonly string[]
   readonly pair: Pair
   readonly method: Method | 'auto'
   readonly verify: Manifest['verify']
@@ -187,7 +189,7 @@ async function begin(running: Running, paused: readonly string[] = []): Promise<
     const names = await around.pausableJobs()
     await enter('make', { notes: [...notes, ...dropped], paused: [...paused, ...names] })
     await around.pauseJobs(names)
-    await installBootUnit(running.host, file)
+    await installBootUnit(running.host, file, running.overrides)
     const checkpoint = await move({ ...running, method }, { made, installUser: origin.installUser }, enter)
     await enter('start', { checkpoint })
     return await forward(running, state)

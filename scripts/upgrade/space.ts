@@ -1,4 +1,4 @@
-import { statfs, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { Cluster } from '../cluster/cluster.ts'
 import { run } from '../core/exec.ts'
@@ -59,14 +59,13 @@ async function existing(folder: string): Promise<string> {
 /** Tried with a file as small as can be. */
 async function canClone(old: Cluster, parent: string): Promise<boolean> {
   const from = join(old.dataDir, 'PG_VERSION')
-  const to = join(parent, '.howdah-clone')
+  // A folder of a new name: its owner is not always the one who runs this, and could have put a link there.
+  const folder = await mkdtemp(join(parent, '.howdah-clone-')).catch(() => undefined)
+  if (folder === undefined) return false
   try {
-    await writeFile(to, '', { mode: 0o600 })
-    const { code } = await run(['cp', '--reflink=always', from, to], { okCodes: [0, 1] })
+    const { code } = await run(['cp', '--reflink=always', from, join(folder, 'file')], { okCodes: [0, 1] })
     return code === 0
-  } catch {
-    return false
   } finally {
-    await run(['rm', '-f', '--', to])
+    await rm(folder, { recursive: true, force: true })
   }
 }

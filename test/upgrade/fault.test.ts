@@ -244,8 +244,9 @@ test('after it is done: run says so, rollback asks for what is lost, keeps that 
   await host.server.query('postgres', 'create table kept as select 1 as n')
   await host.server.query('postgres', NO_STATISTICS)
   // As root often has it: what is made for the OS user of the cluster must be readable by that one all the same.
-  const umask = ['sh', '-c', 'umask 077; exec "$@"', 'sh', process.execPath, join(ROOT, 'scripts/upgrade.ts')]
-  const args = ['run', '--to', String(TO), '--bindir', host.bindir, '-c', host.file]
+  const shell = ['sh', '-c', 'umask 077; cd "$1"; shift; exec "$@"', 'sh', host.server.dir]
+  const umask = [...shell, process.execPath, join(ROOT, 'scripts/upgrade.ts')]
+  const args = ['run', '--to', String(TO), '--bindir', host.bindir, '-c', 'host.toml']
   const done = await run([...umask, ...args], { keepEnvironment: true })
   expect(done.code).toBe(0)
   expect(done.stderr).not.toMatch(/error/)
@@ -254,6 +255,8 @@ test('after it is done: run says so, rollback asks for what is lost, keeps that 
   expect(done.stdout).toMatch(/things compared by counts: all equal/)
   const again = await upgrade(host, 'run')
   expect(again.code).toBe(0)
+  // Whoever goes on with it stands elsewhere, such as systemd.
+  expect(JSON.parse(await readFile(join(host.server.dir, JOURNAL), 'utf8')).file).toBe(host.file)
   expect((await upgrade(host, 'status')).stdout).toMatch(/kept: done; the old cluster is kept/)
   await host.query('postgres', 'insert into kept values (2)')
   const refused = await upgrade(host, 'rollback')
