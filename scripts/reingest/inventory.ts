@@ -53,11 +53,18 @@ const SETTLE = `analyze pg_temp.on_disk; set local enable_nestloop = off`
 
 const COPY = 'copy pg_temp.on_disk (path, size_bytes, modified, created) from stdin'
 
-const STORE = `insert into file_origins as o (origin_host, origin_path, modification_time, creation_time, size_bytes)
-  select distinct on (path) $1, path, modified, created, size_bytes from pg_temp.on_disk order by path, modified desc
+/** What is on the disk, each path once, beside what is known of it. */
+const BESIDE = `(select distinct on (path) * from pg_temp.on_disk order by path, modified desc) d
+  left join file_origins o on (o.origin_host, o.origin_path) = ($1, d.path)`
+
+const IS_CHANGED = '(o.modification_time, o.size_bytes) is distinct from (d.modified, d.size_bytes)'
+
+// Only what differs is sent there: a row that conflicts is locked even where nothing is to be updated, which writes.
+const STORE = `insert into file_origins as known (origin_host, origin_path, modification_time, creation_time, size_bytes)
+  select $1, d.path, d.modified, d.created, d.size_bytes from ${BESIDE} where o.origin_path is null or ${IS_CHANGED}
   on conflict (origin_host, origin_path) do update
      set modification_time = excluded.modification_time, size_bytes = excluded.size_bytes
-   where (o.modification_time, o.size_bytes) is distinct from (excluded.modification_time, excluded.size_bytes)`
+   where (known.modification_time, known.size_bytes) is distinct from (excluded.modification_time, excluded.size_bytes)`
 
 /** Rows of all files, for COPY; a folder inside another one is looked through twice. */
 async function* found(
@@ -103,10 +110,7 @@ async function compare(
 ): Promise<Omit<Inventory, 'files' | 'skipped'>> {
   const { rows: counts } = await client.query<{ added: number; changed: number }>(
     `select count(*) filter (where o.origin_path is null)::int as added,
-            count(*) filter (where o.origin_path is not null
-              and (o.modification_time, o.size_bytes) is distinct from (d.modified, d.size_bytes))::int as changed
-       from (select distinct on (path) * from pg_temp.on_disk order by path, modified desc) d
-       left join file_origins o on (o.origin_host, o.origin_path) = ($1, d.path)`,
+            count(*) filter (where o.origin_path is not null and ${IS_CHANGED})::int as changed from ${BESIDE}`,
     [hostname],
   )
   // Of what is in a folder that could not be read nobody knows.
